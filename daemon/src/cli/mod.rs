@@ -1,0 +1,53 @@
+//! The command line: one file a command.
+
+pub mod check;
+pub mod demo;
+pub mod grant;
+pub mod import;
+pub mod limits;
+pub mod serve;
+pub mod status;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The gate that every AI agent's tool call passes.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the gateway in front of a built-in demo server, on loopback, with ready grants
+    Demo(demo::Args),
+    /// Start the gateway from a configuration file
+    Serve(serve::Args),
+    /// Check configuration and policy files, or ask what a policy says of one call
+    Check(check::Args),
+    /// Turn an MCP client's configuration (.mcp.json) into servers, grants and the file that replaces it
+    Import(import::Args),
+    /// Make grants
+    Grant(grant::Args),
+    /// Show a running gateway's state
+    Status(status::Args),
+    /// Show a running gateway's limits
+    Limits(limits::Args),
+}
+
+/// Runs the command line; the exit code is 0 for success, 1 for a problem found, 2 for a wrong call.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Grant(args) => grant::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Limits(args) => limits::run(args),
+    }
+}

@@ -1,0 +1,1 @@
+//! Configuration: `raw` (as typed) → `resolve` (as meant) → a view; `watch` reloads.

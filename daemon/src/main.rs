@@ -1,0 +1,13 @@
+//! The `tollgate` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match daemon::cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tollgate: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

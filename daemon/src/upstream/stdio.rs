@@ -1,0 +1,1 @@
+//! Servers that are child processes speaking JSON-RPC lines, one process a session.

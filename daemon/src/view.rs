@@ -1,0 +1,163 @@
+//! The immutable view: grants, policies, servers and bounds in force, swapped whole.
+
+use crate::bounds::Bounds;
+use arc_swap::ArcSwapOption;
+use http::{HeaderName, HeaderValue};
+use proto::{
+    grant::TokenHash,
+    id::{GrantId, ServerName},
+    policy::Policy,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// Everything that a request is judged by.
+#[derive(Debug)]
+pub struct View {
+    /// Counts up by one with every view that takes effect, from 1.
+    pub revision: u64,
+    /// Grants by the hash of their token (during a rotation one grant may stand under two).
+    pub grants: HashMap<TokenHash, Arc<Grant>, foldhash::fast::RandomState>,
+    /// Servers by name.
+    pub servers: BTreeMap<ServerName, Arc<Server>>,
+    /// Bounds in force.
+    pub bounds: Bounds,
+    /// Accepted `Host` values beyond loopback names and the listeners' addresses, lower case, without port.
+    pub hosts: Vec<String>,
+    /// Accepted `Origin` values beyond those of accepted hosts, e.g. `https://app.example.com`.
+    pub origins: Vec<String>,
+}
+
+/// A grant as the gateway sees it.
+#[derive(Debug)]
+pub struct Grant {
+    /// Its id.
+    pub id: GrantId,
+    /// A name for people.
+    pub label: Option<Arc<str>>,
+    /// Refused from this moment on, milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+    /// Refused always: kept in the file so that the audit can name it.
+    pub revoked: bool,
+    /// The servers it may use.
+    pub servers: HashMap<ServerName, Binding, foldhash::fast::RandomState>,
+}
+
+/// What a grant may do on one server.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    /// The server.
+    pub server: Arc<Server>,
+    /// Its policy there; without one every call is denied.
+    pub policy: Option<Arc<Policy>>,
+}
+
+/// A server behind the gateway.
+#[derive(Debug, PartialEq)]
+pub struct Server {
+    /// Its name: the last segment of `/mcp/<name>`.
+    pub name: ServerName,
+    /// How it is reached.
+    pub transport: Transport,
+    /// Methods passed although the closed table does not know them.
+    pub extra_methods: Vec<String>,
+    /// Absolute timeout of one call (the bound `upstream_timeout`, or the server's own).
+    pub timeout: Duration,
+    /// Most calls in flight.
+    pub calls: usize,
+}
+
+/// How a server is reached.
+#[derive(Debug, PartialEq)]
+pub enum Transport {
+    /// Streamable HTTP.
+    Http(HttpTarget),
+    /// A child process that speaks JSON-RPC lines.
+    Stdio(StdioTarget),
+}
+
+/// A streamable HTTP endpoint.
+#[derive(Debug, PartialEq)]
+pub struct HttpTarget {
+    /// `http` or `https`, host, optional port, path and query.
+    pub url: http::Uri,
+    /// Headers added to every request, values marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// PEM file of the certificate authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A command to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StdioTarget {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Its environment beyond PATH, HOME, LANG, TMPDIR; resolved values, never logged.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub dir: Option<PathBuf>,
+    /// How processes are shared.
+    pub processes: Processes,
+    /// Most processes at once.
+    pub processes_max: usize,
+    /// Numeric user and group to run as.
+    pub user: Option<(u32, u32)>,
+    /// Resource limits of the child.
+    pub rlimits: Rlimits,
+}
+
+/// How a stdio server's processes are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processes {
+    /// One process a session.
+    Session,
+}
+
+/// Resource limits; `None` = inherited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rlimits {
+    /// RLIMIT_AS, bytes.
+    pub memory_bytes: Option<u64>,
+    /// RLIMIT_CPU, seconds.
+    pub cpu_seconds: Option<u64>,
+    /// RLIMIT_NOFILE.
+    pub files: Option<u64>,
+}
+
+/// The place where the view in force is kept, and where streams hear of a new one.
+#[derive(Debug)]
+pub struct Views {
+    current: ArcSwapOption<View>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self {
+            current: ArcSwapOption::empty(),
+            changed: watch::channel(0).0,
+        }
+    }
+}
+
+impl Views {
+    /// The view in force; `None` until the first one was put.
+    pub fn load(&self) -> Option<Arc<View>> {
+        self.current.load_full()
+    }
+    /// Puts a view in force and tells the streams.
+    pub fn put(&self, view: Arc<View>) {
+        let revision = view.revision;
+        self.current.store(Some(view));
+        self.changed.send_replace(revision);
+    }
+    /// Wakes when a view takes effect; the value is its revision.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}

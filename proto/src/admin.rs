@@ -1,0 +1,1 @@
+//! What the admin API says: requests and replies as plain data.

@@ -1,0 +1,1 @@
+//! The lock-free bucket (limits.md §3).

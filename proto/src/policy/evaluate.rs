@@ -1,0 +1,1 @@
+//! Judging one call: `Policy::evaluate` and what it needs.

@@ -1,0 +1,15 @@
+//! Policies: three dialects, one meaning (see the policies page of the book).
+//!
+//! ```text
+//! text ──doc::parse──► Node ──dialect::{native,intercept,catalogue}──► ir::Policy ──compile──► Policy ──evaluate──► Verdict
+//! ```
+
+pub mod compile;
+pub mod decision;
+pub mod dialect;
+pub mod evaluate;
+pub mod ir;
+
+pub use compile::{Policy, compile};
+pub use decision::{Code, Denial, Verdict};
+pub use dialect::{Dialect, load};
