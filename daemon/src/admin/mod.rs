@@ -1,1 +1,74 @@
 //! The admin plane.
+
+use crate::{audit::Audit, limiter::Limiter, metrics::Metrics, view::Views};
+use proto::grant::TokenHash;
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Where the admin plane listens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// A Unix socket, made with mode 0600 (its directory with 0700 if it does not exist).
+    pub unix: Option<PathBuf>,
+    /// A TCP listener.
+    pub tcp: Option<Tcp>,
+}
+
+/// A TCP listener of the admin plane: it needs `tls` with a client CA, or a token, or both; on loopback too.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tcp {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Mutual TLS.
+    pub tls: Option<Tls>,
+    /// The SHA-256 of the token that callers send as `Authorization: Bearer`.
+    pub token_sha256: Option<TokenHash>,
+}
+
+/// Mutual TLS: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities whose client certificates are let in.
+    pub client_ca: PathBuf,
+}
+
+/// A request to reload: the composition root answers with the new revision or with why the old view stays.
+pub type ReloadSender = mpsc::Sender<oneshot::Sender<Result<u64, String>>>;
+
+/// What the admin plane shows and does.
+pub struct Plane {
+    /// The view in force.
+    pub views: Arc<Views>,
+    /// The counters of this node.
+    pub limiter: Arc<Limiter>,
+    /// The audit trail.
+    pub audit: Audit,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where a reload is asked for.
+    pub reload: ReloadSender,
+    /// When the gateway started.
+    pub started: Instant,
+    /// Whether it is draining.
+    pub draining: Arc<AtomicBool>,
+    /// How many sessions there are.
+    pub sessions: Arc<dyn Fn() -> usize + Send + Sync>,
+}
+
+/// Serves until `shutdown` turns true. Errors: a listener could not be made.
+pub async fn serve(
+    _settings: Settings,
+    _plane: Arc<Plane>,
+    _shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    todo!()
+}
