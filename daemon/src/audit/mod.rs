@@ -85,6 +85,18 @@ impl Audit {
     pub fn ready(&self) -> bool {
         todo!()
     }
+    /// Places of the queue that are taken.
+    pub fn queued(&self) -> usize {
+        todo!()
+    }
+    /// Calls refused so far.
+    pub fn refused(&self) -> u64 {
+        todo!()
+    }
+    /// Rejections counted instead of written so far.
+    pub fn suppressed(&self) -> u64 {
+        todo!()
+    }
     /// Writes out everything that is queued and syncs; used at shutdown.
     pub async fn close(&self) {
         todo!()

@@ -1,0 +1,186 @@
+//! Every metric, once: descriptions are registered from here, and the documentation is tested against it.
+
+/// What kind of metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// A present value.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its full name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels. Values are server names of the configuration or words of the code, never anything of a client.
+    pub labels: &'static [&'static str],
+    /// What it says, with its unit.
+    pub help: &'static str,
+}
+
+pub(super) const REQUESTS: &str = "tollgate_requests_total";
+pub(super) const STAGE: &str = "tollgate_stage_seconds";
+pub(super) const REQUEST: &str = "tollgate_request_seconds";
+pub(super) const IN_FLIGHT: &str = "tollgate_in_flight";
+pub(super) const CONNECTIONS: &str = "tollgate_connections";
+pub(super) const SESSIONS: &str = "tollgate_sessions";
+pub(super) const PROCESSES: &str = "tollgate_processes";
+pub(super) const STDIO_SKIPPED: &str = "tollgate_stdio_skipped_lines_total";
+pub(super) const UPSTREAM_ERRORS: &str = "tollgate_upstream_errors_total";
+pub(super) const REFUSALS: &str = "tollgate_refusals_total";
+pub(super) const IDENTIFY_FAILURES: &str = "tollgate_identify_failures_total";
+pub(super) const REFUNDS: &str = "tollgate_refunds_total";
+pub(super) const HTTP_ERRORS: &str = "tollgate_http_protocol_errors_total";
+pub(super) const RELOADS: &str = "tollgate_config_reloads_total";
+pub(super) const RELOAD_OK: &str = "tollgate_config_last_reload_success";
+pub(super) const REVISION: &str = "tollgate_view_revision";
+pub(super) const AUDIT_QUEUE: &str = "tollgate_audit_queue";
+pub(super) const AUDIT_READY: &str = "tollgate_audit_ready";
+pub(super) const AUDIT_REFUSED: &str = "tollgate_audit_refused_total";
+pub(super) const AUDIT_SUPPRESSED: &str = "tollgate_audit_suppressed_total";
+pub(super) const BUILD: &str = "tollgate_build_info";
+
+const fn row(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Row {
+    Row {
+        name,
+        kind,
+        labels,
+        help,
+    }
+}
+
+/// Every metric of the gateway.
+pub const TABLE: &[Row] = &[
+    row(
+        REQUESTS,
+        Kind::Counter,
+        &["server", "decision", "code"],
+        "Requests of identified callers that ended, by decision (allow, deny, shadow, refuse, error) and code (none if allowed).",
+    ),
+    row(
+        STAGE,
+        Kind::Histogram,
+        &["stage"],
+        "Seconds spent in each stage of a request: identify, scan, decide, forward, relay.",
+    ),
+    row(
+        REQUEST,
+        Kind::Histogram,
+        &["server"],
+        "Seconds from a request's arrival to the end of its reply.",
+    ),
+    row(
+        IN_FLIGHT,
+        Kind::Gauge,
+        &["server"],
+        "Calls that were forwarded and have not ended.",
+    ),
+    row(
+        CONNECTIONS,
+        Kind::Gauge,
+        &[],
+        "Open connections of clients.",
+    ),
+    row(SESSIONS, Kind::Gauge, &[], "Open MCP sessions."),
+    row(
+        PROCESSES,
+        Kind::Gauge,
+        &["server"],
+        "Child processes of a stdio server.",
+    ),
+    row(
+        STDIO_SKIPPED,
+        Kind::Counter,
+        &["server"],
+        "Lines on a stdio server's standard output that were no JSON-RPC messages and were skipped.",
+    ),
+    row(
+        UPSTREAM_ERRORS,
+        Kind::Counter,
+        &["server", "code"],
+        "Calls that failed at the upstream, by what happened.",
+    ),
+    row(
+        REFUSALS,
+        Kind::Counter,
+        &["reason"],
+        "Bodies and headers refused as unreadable or against the protocol, by reason.",
+    ),
+    row(
+        IDENTIFY_FAILURES,
+        Kind::Counter,
+        &["reason"],
+        "Requests turned away before a grant was known, by reason.",
+    ),
+    row(
+        REFUNDS,
+        Kind::Counter,
+        &["server"],
+        "Charges given back because the upstream certainly did not act.",
+    ),
+    row(
+        HTTP_ERRORS,
+        Kind::Counter,
+        &[],
+        "Connections that ended in an HTTP protocol error.",
+    ),
+    row(
+        RELOADS,
+        Kind::Counter,
+        &["result"],
+        "Reloads of the configuration by result: ok or error.",
+    ),
+    row(
+        RELOAD_OK,
+        Kind::Gauge,
+        &[],
+        "1 if the last reload took effect, 0 if the old view was kept.",
+    ),
+    row(
+        REVISION,
+        Kind::Gauge,
+        &[],
+        "Revision of the view in force, counted from 1 at the start.",
+    ),
+    row(
+        AUDIT_QUEUE,
+        Kind::Gauge,
+        &[],
+        "Places of the audit queue that are taken.",
+    ),
+    row(
+        AUDIT_READY,
+        Kind::Gauge,
+        &[],
+        "1 if calls can be recorded, 0 while they are refused with code audit.",
+    ),
+    row(
+        AUDIT_REFUSED,
+        Kind::Counter,
+        &[],
+        "Calls refused because no place in the audit queue came free in time.",
+    ),
+    row(
+        AUDIT_SUPPRESSED,
+        Kind::Counter,
+        &[],
+        "Rejections that have no audit line of their own, only a share in a suppressed count.",
+    ),
+    row(
+        BUILD,
+        Kind::Gauge,
+        &["version"],
+        "Always 1; the version of this build.",
+    ),
+];
