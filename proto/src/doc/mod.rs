@@ -5,7 +5,28 @@
 //! Node ──de::from_node──► T: any serde type, with *every* unknown key and misfit reported, not only the first
 //! ```
 
+mod de;
+mod json;
+mod scalar;
+mod spanned;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+pub use spanned::{Entries, Spanned};
+pub use suggest::suggest;
+
 use std::fmt;
+
+/// Longest document, bytes.
+pub const BYTES_MAX: usize = 4 << 20;
+/// Deepest nesting.
+pub const DEPTH_MAX: usize = 64;
+/// Most values in a document, anchors and aliases expanded.
+pub const NODES_MAX: usize = 200_000;
+/// Most problems told of one document.
+pub const PROBLEMS_MAX: usize = 100;
 
 /// A place in a document; both count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,14 +106,15 @@ pub struct Node {
     pub value: Value,
 }
 
-/// A document's value. Numbers keep their text, so that nothing is rounded before its meaning is known.
+/// A document's value. Numbers keep their digits, so that nothing is rounded before its meaning is known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `null`, `~` or nothing
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number as written in JSON's or YAML 1.2's core grammar
+    /// A number in JSON's grammar: from JSON as written; from YAML without `+`, a bare `.` filled with `0`, hexadecimal
+    /// and octal turned into decimal
     Number(String),
     /// Text
     String(String),
@@ -113,24 +135,89 @@ pub struct Entry {
     pub value: Node,
 }
 
-/// A value together with the place it was read from: the field type to use where a later check must name the place.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Spanned<T> {
-    /// The value.
-    pub value: T,
-    /// Where it stands; `Pos::default()` (0:0) when it was not read from a document.
-    pub at: Pos,
+impl Node {
+    /// The entry with this key, if this is a mapping that has it.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries().iter().find(|entry| entry.key == key)
+    }
+    /// The value under this key, if this is a mapping that has it.
+    pub fn child(&self, key: &str) -> Option<&Node> {
+        self.entry(key).map(|entry| &entry.value)
+    }
+    /// The entries of a mapping; none of anything else.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+    /// The text, if this is text.
+    pub fn as_str(&self) -> Option<&str> {
+        match &self.value {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+    /// What this is, for messages: `a list`, `text` …
+    pub fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "nothing",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::String(_) => "text",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// Appends one reference token to a JSON Pointer, escaped.
+pub fn pointer_token(pointer: &mut String, token: &str) {
+    pointer.push('/');
+    for c in token.chars() {
+        match c {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            c => pointer.push(c),
+        }
+    }
+}
+
+fn duplicate_key(key: &str, first: Pos) -> String {
+    format!("the key `{key}` is already at {first}")
+}
+
+fn too_deep() -> String {
+    format!("nested more than {DEPTH_MAX} deep")
 }
 
 /// Parses a document. JSON is told from its first character (`{` or `[` that parses as JSON); everything else is YAML.
 ///
-/// On success the problems are warnings at most; on failure at least one is an error. Bounds: 4 MiB, depth 64,
-/// 200,000 nodes with aliases expanded.
-pub fn parse(_text: &str) -> Result<Node, Vec<Problem>> {
-    todo!()
+/// On failure at least one problem is an error. Bounds: [`BYTES_MAX`], [`DEPTH_MAX`], [`NODES_MAX`].
+pub fn parse(text: &str) -> Result<Node, Vec<Problem>> {
+    let start = Pos { line: 1, column: 1 };
+    if text.len() > BYTES_MAX {
+        let message = format!("the document is longer than {BYTES_MAX} bytes");
+        return Err(vec![Problem::error(start, "", message)]);
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if !text.trim_start().starts_with(['{', '[']) {
+        return yaml::parse(text);
+    }
+    match json::parse(text) {
+        Ok(node) => Ok(node),
+        Err(failure) => match yaml::parse(text) {
+            Ok(node) => Ok(node),
+            Err(problems) if failure.maybe_yaml => Err(problems),
+            Err(_) => Err(failure.problems),
+        },
+    }
 }
 
 /// Reads a node into a serde type. Unknown keys (with a suggestion), misfits and missing keys are all reported at once.
-pub fn from_node<T: serde::de::DeserializeOwned>(_node: &Node) -> Result<T, Vec<Problem>> {
-    todo!()
+///
+/// Types are read as serde's derive reads them; `#[serde(flatten)]`, `untagged` and internally tagged enums work, but
+/// buffer their content, so that places inside them are lost: do without. Problems come in the document's order.
+pub fn from_node<T: serde::de::DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
+    de::from_node(node)
 }
