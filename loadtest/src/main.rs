@@ -1,1 +1,32 @@
-fn main() {}
+//! The `tollgate-loadtest` binary.
+
+use clap::{Parser, Subcommand};
+use loadtest::upstream::cli;
+use std::process::ExitCode;
+
+/// Servers and load for measuring MCP gateways.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate-loadtest", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start an MCP server that remembers every call
+    Upstream(cli::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Upstream(args) => cli::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tollgate-loadtest: {error}");
+            ExitCode::from(1)
+        }
+    }
+}

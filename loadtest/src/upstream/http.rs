@@ -1,0 +1,461 @@
+//! Streamable HTTP, both eras.
+
+use super::{
+    Eras, LEGACY, MODERN, Reply,
+    core::{Answer, Context, Core, Emit, VERSION_KEY},
+    fault::{self, Delivery},
+    parse::parse,
+    tools,
+    wire::{AbortOnDrop, Raw, RawSlot, ReplyBody, Tap, encode, event, events, reply},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
+use std::{convert::Infallible, future::Future, net::TcpListener, sync::Arc};
+use tokio::sync::{mpsc, oneshot};
+
+/// Largest request body, bytes.
+const BODY_MAX: usize = 64 << 20;
+/// Messages waiting in one reply's stream.
+const EVENTS_MAX: usize = 16;
+
+type Head = http::request::Parts;
+type Replied = Response<ReplyBody>;
+
+/// Serves until `stop` resolves.
+pub(super) async fn serve(core: Arc<Core>, listener: TcpListener, mut stop: oneshot::Receiver<()>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return eprintln!("upstream: {error}"),
+    };
+    loop {
+        let accepted = tokio::select! {
+            _ = &mut stop => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of descriptors: give the others a chance to end.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            continue;
+        };
+        if core.options.reset_on_accept {
+            let _ = stream.set_zero_linger();
+            continue;
+        }
+        let _ = stream.set_nodelay(true);
+        let (core, raw) = (core.clone(), RawSlot::default());
+        tokio::spawn(async move {
+            let tap = Tap {
+                stream,
+                raw: raw.clone(),
+                written: 0,
+            };
+            let service = service_fn(|request: http::Request<Incoming>| {
+                let (core, raw) = (core.clone(), raw.clone());
+                async move { Ok::<_, Infallible>(respond(core, raw, request).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .max_buf_size(1 << 20)
+                .serve_connection(TokioIo::new(tap), service);
+            let _ = connection.await;
+        });
+    }
+}
+
+async fn respond(core: Arc<Core>, raw: RawSlot, request: http::Request<Incoming>) -> Replied {
+    let (head, body) = request.into_parts();
+    if head.uri.path() == "/record" {
+        return match head.method {
+            Method::GET => reply(200, "application/json", core.recorder.to_json().to_string()),
+            Method::DELETE => {
+                core.recorder.clear();
+                reply(204, "", "")
+            }
+            _ => reply(405, "", ""),
+        };
+    }
+    let Ok(body) = Limited::new(body, BODY_MAX).collect().await else {
+        return reply(413, "", "");
+    };
+    let body = body.to_bytes();
+    let headers = list(&head.headers);
+    let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
+    core.recorder
+        .request(head.method.as_str(), path, &headers, &body);
+    match head.method {
+        Method::POST => post(core, raw, head, headers, body).await,
+        Method::GET => get(&core, &head),
+        Method::DELETE => delete(&core, &head),
+        _ => not_allowed(&core),
+    }
+}
+
+fn list(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+        .collect()
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+fn not_allowed(core: &Core) -> Replied {
+    let mut response = reply(405, "", "");
+    let allowed = if core.options.eras == Eras::Modern {
+        "POST"
+    } else {
+        "POST, GET, DELETE"
+    };
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// The session that a legacy request names.
+fn session(
+    core: &Core,
+    headers: &HeaderMap,
+    id: &Value,
+) -> Result<Arc<super::core::Session>, Answer> {
+    if !core.options.sessions {
+        return Ok(core.common.clone());
+    }
+    let Some(name) = text(headers, "mcp-session-id") else {
+        return Err(Answer::error(400, id, -32000, "Bad Request: no session id"));
+    };
+    core.session(name)
+        .ok_or_else(|| Answer::error(404, id, -32001, "Session not found"))
+}
+
+fn get(core: &Arc<Core>, head: &Head) -> Replied {
+    if core.options.eras == Eras::Modern {
+        return not_allowed(core);
+    }
+    match session(core, &head.headers, &Value::Null) {
+        Err(answer) => send(answer),
+        Ok(session) => events(ReplyBody::Events {
+            receiver: session.open_stream(),
+            first: Some(opening(core)),
+            ids: core.options.event_ids.then_some(0),
+            _abort: None,
+        }),
+    }
+}
+
+/// What opens a long stream: a comment, or the priming event of resumable streams.
+fn opening(core: &Core) -> Bytes {
+    Bytes::from_static(if core.options.event_ids {
+        b"id: 0\nretry: 1000\ndata: \n\n"
+    } else {
+        b": open\n\n"
+    })
+}
+
+fn delete(core: &Core, head: &Head) -> Replied {
+    if core.options.eras == Eras::Modern || !core.options.sessions {
+        return not_allowed(core);
+    }
+    match text(&head.headers, "mcp-session-id") {
+        None => reply(400, "", ""),
+        Some(id) if core.end_session(id) => reply(200, "", ""),
+        Some(_) => reply(404, "", ""),
+    }
+}
+
+fn send(answer: Answer) -> Replied {
+    let body = answer.body.map(|b| b.to_string()).unwrap_or_default();
+    let content_type = if body.is_empty() {
+        ""
+    } else {
+        "application/json"
+    };
+    let mut response = reply(answer.status, content_type, body);
+    if let Some(id) = answer.opened.and_then(|id| HeaderValue::from_str(&id).ok()) {
+        response.headers_mut().insert("mcp-session-id", id);
+    }
+    response
+}
+
+async fn post(
+    core: Arc<Core>,
+    raw: RawSlot,
+    head: Head,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+) -> Replied {
+    let Some(message) = parse(core.options.parser, &body) else {
+        return send(Answer::error(400, &Value::Null, -32700, "Parse error"));
+    };
+    let accept = text(&head.headers, "accept").unwrap_or_default();
+    let takes = |kind: &str| accept.contains("*/*") || accept.contains(kind);
+    if !(takes("application/json") && takes("text/event-stream")) {
+        let sentence = "Not Acceptable: application/json and text/event-stream must be accepted";
+        return send(Answer::error(406, &Value::Null, -32000, sentence));
+    }
+    let context = match context(&core, &head.headers, headers, &message) {
+        Ok(context) => context,
+        Err(answer) => return send(answer),
+    };
+    match message {
+        Value::Array(messages) => batch(core, context, messages).await,
+        message if message.get("method").is_none() || message.get("id").is_none() => {
+            core.take(&message, &context.session);
+            reply(202, "", "")
+        }
+        message => request(core, raw, context, message).await,
+    }
+}
+
+/// The era and session of a message, where its headers allow it.
+fn context(
+    core: &Core,
+    headers: &HeaderMap,
+    seen: Vec<(String, String)>,
+    message: &Value,
+) -> Result<Context, Answer> {
+    let null = Value::Null;
+    let id = message.get("id").unwrap_or(&null);
+    let version = message
+        .pointer("/params/_meta")
+        .and_then(|meta| meta.get(VERSION_KEY))
+        .and_then(Value::as_str);
+    let mut context = Context {
+        modern: version.is_some(),
+        session: core.common.clone(),
+        headers: Arc::new(seen),
+    };
+    match (version, core.options.eras) {
+        (Some(_), Eras::Legacy) => {
+            return Err(Answer::error(
+                400,
+                id,
+                -32000,
+                "Bad Request: Server not initialized",
+            ));
+        }
+        (Some(version), _) => {
+            modern(core, headers, id, version, message)?;
+            return Ok(context);
+        }
+        (None, Eras::Modern) => {
+            return Err(Answer::error(
+                400,
+                id,
+                -32602,
+                "Missing protocolVersion in _meta",
+            ));
+        }
+        (None, _) => {}
+    }
+    if message.get("method").and_then(Value::as_str) != Some("initialize") {
+        let known = text(headers, "mcp-protocol-version").is_none_or(|v| LEGACY.contains(&v));
+        if !known {
+            return Err(Answer::error(
+                400,
+                id,
+                -32000,
+                "Bad Request: Unsupported protocol version",
+            ));
+        }
+        context.session = session(core, headers, id)?;
+    }
+    Ok(context)
+}
+
+/// The checks of 2026-07-28 on a POST's headers.
+fn modern(
+    core: &Core,
+    headers: &HeaderMap,
+    id: &Value,
+    version: &str,
+    message: &Value,
+) -> Result<(), Answer> {
+    if version != MODERN {
+        let mut answer = Answer::error(400, id, -32022, "Unsupported protocol version");
+        if let Some(body) = &mut answer.body {
+            body["error"]["data"] =
+                serde_json::json!({"supported": [MODERN], "requested": version});
+        }
+        return Err(answer);
+    }
+    if !core.options.check_headers {
+        return Ok(());
+    }
+    let differs = |name: &str| {
+        Err(Answer::error(
+            400,
+            id,
+            -32020,
+            &format!("Header mismatch: {name}"),
+        ))
+    };
+    let method = message
+        .get("method")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if text(headers, "mcp-protocol-version") != Some(version) {
+        return differs("MCP-Protocol-Version");
+    }
+    if text(headers, "mcp-method") != Some(method) {
+        return differs("Mcp-Method");
+    }
+    let named = match method {
+        "tools/call" | "prompts/get" => message.pointer("/params/name"),
+        "resources/read" => message.pointer("/params/uri"),
+        _ => return Ok(()),
+    };
+    // A base64 value is not decoded here: every name that this server knows is plain ASCII.
+    if text(headers, "mcp-name") != named.and_then(Value::as_str) {
+        return differs("Mcp-Name");
+    }
+    Ok(())
+}
+
+/// Every element in turn, as the servers do that still take batches.
+async fn batch(core: Arc<Core>, context: Context, messages: Vec<Value>) -> Replied {
+    let mut answers = Vec::new();
+    for message in messages {
+        if message.get("method").is_none() || message.get("id").is_none() {
+            core.take(&message, &context.session);
+        } else {
+            let answer = core.answer(&message, &context, &Emit::default()).await;
+            answers.extend(answer.body);
+        }
+    }
+    if answers.is_empty() {
+        return reply(202, "", "");
+    }
+    let answers = Value::Array(answers);
+    match core.options.reply {
+        Reply::Sse => events(ReplyBody::Full(Some(event(&answers, &mut None)))),
+        _ => reply(200, "application/json", answers.to_string()),
+    }
+}
+
+async fn request(core: Arc<Core>, raw: RawSlot, context: Context, message: Value) -> Replied {
+    let method = message
+        .get("method")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let tool = message
+        .pointer("/params/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let token = message.pointer("/params/_meta/progressToken").cloned();
+    let whole = core.fault_for(&method).is_some()
+        || core.encoding(&method) != super::Encoding::Identity
+        || method == "initialize"
+        || (method == "tools/call" && tools::sets_status(tool));
+    let streamed = match core.options.reply {
+        Reply::Json => method == "subscriptions/listen",
+        Reply::Sse => true,
+        Reply::Auto => {
+            method == "subscriptions/listen" || (method == "tools/call" && tools::streams(tool))
+        }
+    };
+    if streamed && !whole {
+        return stream(core, context, message, token);
+    }
+    let modern = context.modern;
+    let id = message.get("id").cloned().unwrap_or_default();
+    let session = context.session.clone();
+    let working = core.clone();
+    let work = async move { working.answer(&message, &context, &Emit::default()).await };
+    let answer = if modern {
+        work.await
+    } else {
+        // Going away is not cancellation in this era: the work goes on.
+        match detached(&session, &id, work).await {
+            Some(answer) => answer,
+            None => return events(ReplyBody::Full(None)),
+        }
+    };
+    if let Some(fault) = answer.fault {
+        return broken(fault, &core, raw, &answer).await;
+    }
+    finish(&core, &method, answer)
+}
+
+/// A whole reply, as JSON or as one event, perhaps compressed.
+fn finish(core: &Core, method: &str, answer: Answer) -> Replied {
+    let sse = core.options.reply == Reply::Sse && answer.status == 200;
+    let encoding = core.encoding(method);
+    let mut response = send(answer);
+    if sse && let ReplyBody::Full(Some(body)) = response.body_mut() {
+        *body = super::wire::event_text(
+            &String::from_utf8_lossy(body),
+            &mut core.options.event_ids.then_some(0),
+        );
+        let value = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    if let ReplyBody::Full(body) = response.body_mut()
+        && let Some(bytes) = body.take()
+    {
+        let bytes = encode(encoding, bytes, response.headers_mut());
+        *response.body_mut() = ReplyBody::Full(Some(bytes));
+    }
+    response
+}
+
+/// Runs to the end even if nobody waits; `None` when it was cancelled.
+async fn detached<T: Send + 'static>(
+    session: &super::core::Session,
+    id: &Value,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let task = tokio::spawn(work);
+    session.track(id, task.abort_handle());
+    task.await.ok()
+}
+
+fn stream(core: Arc<Core>, context: Context, message: Value, token: Option<Value>) -> Replied {
+    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    let long = message.get("method").and_then(Value::as_str) == Some("subscriptions/listen");
+    let first = (long || core.options.event_ids).then(|| opening(&core));
+    let ids = core.options.event_ids.then_some(0);
+    let modern = context.modern;
+    let session = context.session.clone();
+    let id = message.get("id").cloned().unwrap_or_default();
+    let task = tokio::spawn(async move {
+        let emit = Emit {
+            sender: Some(sender.clone()),
+            token,
+        };
+        let answer = core.answer(&message, &context, &emit).await;
+        if let Some(body) = answer.body {
+            let _ = sender.send(body).await;
+        }
+    });
+    session.track(&id, task.abort_handle());
+    events(ReplyBody::Events {
+        receiver,
+        first,
+        ids,
+        _abort: modern.then(|| AbortOnDrop(task.abort_handle())),
+    })
+}
+
+async fn broken(fault: super::Fault, core: &Core, raw: RawSlot, answer: &Answer) -> Replied {
+    let body = answer.body.clone().unwrap_or_default();
+    match fault::deliver(fault, &body, core.options.reply == Reply::Sse) {
+        Delivery::Never => std::future::pending().await,
+        Delivery::Reply(response) => *response,
+        Delivery::Raw { bytes, reset } => {
+            *super::record::lock(&raw) = Some(Raw { bytes, reset });
+            let mut response = reply(200, "", "");
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            response
+        }
+    }
+}
