@@ -238,7 +238,10 @@ impl ServerMetrics {
             move |words: Option<(&'static str, &'static str)>| {
                 let (decision, code) = words.unwrap_or((OTHER, OTHER));
                 let words = [Label::new("decision", decision), Label::new("code", code)];
-                registry.counter(REQUESTS, [&[server.clone()], &words[..]].concat())
+                registry.counter(
+                    REQUESTS,
+                    [std::slice::from_ref(&server), &words[..]].concat(),
+                )
             }
         };
         let upstream_errors = {
