@@ -9,6 +9,7 @@ pub mod amount;
 pub mod bucket;
 pub mod identity;
 pub mod ledger;
+mod sync;
 pub mod window;
 
 pub use amount::Scale;
