@@ -1,11 +1,46 @@
 //! The audit trail: bounded queues before the sinks, back-pressure instead of loss.
+//!
+//! ```text
+//! slot ──► Slot::write ──► queue ──┐
+//! rejected ──► suppress ──► queue ─┴► writer (its own thread) ──► batch ──► sink: file | stdout | syslog
+//! ```
+//! A place in the queue is taken before a call is forwarded and freed when the writer takes the record. The writer
+//! keeps a line until the sink has it; while the sink fails, calls are refused.
 
-use proto::audit::Record;
+mod batch;
+mod closed;
+mod file;
+mod sink;
+mod suppress;
+mod syslog;
+mod writer;
+
+use crate::clock;
+use anyhow::Context as _;
+use proto::audit::{Record, Rejection};
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
+use suppress::Suppressor;
+use tokio::{
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
+    time::timeout,
+};
+use writer::{CLOSE_WAIT, Command, Writer};
+
+/// Rejections that wait for the writer; beyond, they are counted as suppressed.
+const REJECTIONS: usize = 256;
+/// Commands that wait for the writer.
+const COMMANDS: usize = 4;
 
 /// What the audit trail is written to.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,56 +91,177 @@ pub enum SyslogTarget {
     Tcp(SocketAddr),
 }
 
-/// The handle that the gateway holds.
+/// The handle that the gateway holds. The writer ends when it is closed or when every handle is gone.
 #[derive(Clone, Debug)]
-pub struct Audit {}
+pub struct Audit {
+    records: mpsc::Sender<Record>,
+    rejections: mpsc::Sender<Rejection>,
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
 
-/// A place in the queue, taken before a call is forwarded, so that its line cannot be lost.
+/// A place in the queue, taken before a call is forwarded, so that its line cannot be lost. Dropping it frees it.
 #[derive(Debug)]
-pub struct Slot {}
+pub struct Slot(mpsc::OwnedPermit<Record>);
 
 /// No place came free within `audit_wait`, or the sink refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
+/// What handles and writer share.
+#[derive(Debug)]
+struct Shared {
+    /// The sink takes lines and has room for more calls.
+    ready: AtomicBool,
+    refused: AtomicU64,
+    suppressor: Mutex<Suppressor>,
+}
+
+impl Shared {
+    /// Whether that is a change.
+    fn set_ready(&self, ready: bool) -> bool {
+        self.ready.swap(ready, Relaxed) != ready
+    }
+}
+
 impl Audit {
-    /// Opens the sink and starts its writer.
-    pub fn start(_settings: Settings) -> anyhow::Result<Self> {
-        todo!()
+    /// Opens the sink and starts its writer. Errors: the sink cannot be opened, or no thread be made.
+    pub fn start(settings: Settings) -> anyhow::Result<Self> {
+        let out = sink::open(settings.sink, now_ms())?;
+        Self::start_with(out, settings.queue, now_ms)
     }
-    /// Takes a place; waits at most `audit_wait`.
-    pub async fn slot(&self, _wait: Duration) -> Result<Slot, Refused> {
-        todo!()
+
+    fn start_with(
+        out: Box<dyn sink::Out>,
+        queue: usize,
+        now_ms: fn() -> u64,
+    ) -> anyhow::Result<Self> {
+        let (records, records_taken) = mpsc::channel(queue.max(1));
+        let (rejections, rejections_taken) = mpsc::channel(REJECTIONS);
+        let (commands, commands_taken) = mpsc::channel(COMMANDS);
+        let shared = Arc::new(Shared {
+            ready: AtomicBool::new(true),
+            refused: AtomicU64::new(0),
+            suppressor: Mutex::default(),
+        });
+        let writer = Writer {
+            out,
+            shared: shared.clone(),
+            records: records_taken,
+            rejections: rejections_taken,
+            commands: commands_taken,
+            now_ms,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || runtime.block_on(writer.run()))
+            .context("the audit writer's thread could not be started")?;
+        Ok(Self {
+            records,
+            rejections,
+            commands,
+            shared,
+        })
     }
+
+    /// Takes a place; waits at most `wait` (the bound `audit_wait`).
+    pub async fn slot(&self, wait: Duration) -> Result<Slot, Refused> {
+        let slot = self.place(wait).await.map(Slot);
+        if slot.is_none() {
+            self.shared.refused.fetch_add(1, Relaxed);
+        }
+        slot.ok_or(Refused)
+    }
+
+    async fn place(&self, wait: Duration) -> Option<mpsc::OwnedPermit<Record>> {
+        if !self.shared.ready.load(Relaxed) {
+            return None;
+        }
+        match self.records.clone().try_reserve_owned() {
+            Ok(permit) => Some(permit),
+            Err(TrySendError::Closed(_)) => None,
+            Err(TrySendError::Full(records)) => {
+                timeout(wait, records.reserve_owned()).await.ok()?.ok()
+            }
+        }
+    }
+
     /// Records a rejection before a grant was known: never waits, 10 lines a second a reason, the rest are counted.
-    pub fn rejected(&self, _reason: &'static str, _source: IpAddr, _path: &str, _status: u16) {
-        todo!()
+    pub fn rejected(&self, reason: &'static str, source: IpAddr, path: &str, status: u16) {
+        let unix_ms = now_ms();
+        let suppressor = || {
+            let locked = self.shared.suppressor.lock();
+            locked.unwrap_or_else(PoisonError::into_inner)
+        };
+        if !suppressor().admit(reason, unix_ms / 1_000) {
+            return;
+        }
+        let rejection = Rejection::new(unix_ms, reason, source, path, status);
+        if self.rejections.try_send(rejection).is_err() {
+            suppressor().dropped(reason, unix_ms / 1_000);
+        }
     }
-    /// Whether calls can be recorded now (`/readyz`).
+
+    /// Whether calls can be recorded now (`/readyz`): the sink takes lines and a place is free.
     pub fn ready(&self) -> bool {
-        todo!()
+        self.shared.ready.load(Relaxed) && self.records.capacity() > 0
     }
+
     /// Places of the queue that are taken.
     pub fn queued(&self) -> usize {
-        todo!()
+        self.places() - self.records.capacity()
     }
+
+    /// Places of the queue.
+    pub fn places(&self) -> usize {
+        self.records.max_capacity()
+    }
+
     /// Calls refused so far.
     pub fn refused(&self) -> u64 {
-        todo!()
+        self.shared.refused.load(Relaxed)
     }
+
     /// Rejections counted instead of written so far.
     pub fn suppressed(&self) -> u64 {
-        todo!()
+        let suppressor = self.shared.suppressor.lock();
+        suppressor.unwrap_or_else(PoisonError::into_inner).total()
     }
-    /// Writes out everything that is queued and syncs; used at shutdown.
+
+    /// Opens the sink's target again after somebody moved it. (A file that is no longer at its path is noticed within
+    /// a second anyway.)
+    pub fn reopen(&self) {
+        let _ = self.commands.try_send(Command::Reopen);
+    }
+
+    /// Writes out everything that is queued and syncs; used at shutdown. Places are refused from now on; waits at most
+    /// some seconds for calls that hold one and for a sink that fails.
     pub async fn close(&self) {
-        todo!()
+        let (done, closed) = oneshot::channel();
+        let close = async {
+            if self.commands.send(Command::Close(done)).await.is_ok() {
+                let _ = closed.await;
+            }
+        };
+        if timeout(2 * CLOSE_WAIT, close).await.is_err() {
+            tracing::error!("audit: the sink hangs; lines may be lost");
+        }
     }
 }
 
 impl Slot {
     /// Queues the record. Never waits, never fails.
-    pub fn write(self, _record: Record) {
-        todo!()
+    pub fn write(self, record: Record) {
+        self.0.send(record);
     }
 }
+
+fn now_ms() -> u64 {
+    clock::now().unix_ms
+}
+
+#[cfg(test)]
+mod tests;
