@@ -3,6 +3,7 @@
 use super::{
     Encoding, Eras, Fault, LEGACY, MODERN, Options, Recorder,
     record::{Begin, Guard, Outcome, lock},
+    session::{Listener, Session},
     tools::{self, Effect, TOOLS},
 };
 use serde_json::{Map, Value, json};
@@ -14,65 +15,24 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::AbortHandle,
-};
+use tokio::sync::{mpsc, oneshot};
 
 /// Most sessions; the next `initialize` is refused with 503.
 const SESSIONS_MAX: usize = 100_000;
 
 pub(super) const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
-const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
+pub(super) const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
 
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) options: Options,
     pub(super) recorder: Recorder,
     faults: Mutex<HashMap<String, Fault>>,
-    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    pub(super) sessions: Mutex<HashMap<String, Arc<Session>>>,
     /// What a client without a session id shares (stdio, and legacy HTTP without sessions).
     pub(super) common: Arc<Session>,
-    listeners: Mutex<Vec<Listener>>,
+    pub(super) listeners: Mutex<Vec<Listener>>,
     next: AtomicU64,
-}
-
-/// A legacy session.
-#[derive(Debug, Default)]
-pub(super) struct Session {
-    pub(super) id: Option<String>,
-    version: Mutex<Option<String>>,
-    streams: Mutex<Vec<mpsc::Sender<Value>>>,
-    /// Questions to the client that wait for their answer, by id.
-    pending: Mutex<HashMap<String, oneshot::Sender<Value>>>,
-    /// Requests in progress, by the JSON text of their id.
-    running: Mutex<HashMap<String, AbortHandle>>,
-}
-
-impl Session {
-    pub(super) fn open_stream(&self) -> mpsc::Receiver<Value> {
-        let (sender, receiver) = mpsc::channel(64);
-        let mut streams = lock(&self.streams);
-        streams.retain(|s| !s.is_closed());
-        streams.push(sender);
-        receiver
-    }
-
-    pub(super) fn track(&self, id: &Value, handle: AbortHandle) {
-        let mut running = lock(&self.running);
-        running.retain(|_, handle| !handle.is_finished());
-        running.insert(id.to_string(), handle);
-    }
-}
-
-/// An open `subscriptions/listen`.
-#[derive(Debug)]
-struct Listener {
-    id: Value,
-    tools: bool,
-    sender: mpsc::Sender<Value>,
-    /// Dropped to end the stream with a result.
-    _end: oneshot::Sender<()>,
 }
 
 /// What a request came with.
@@ -158,71 +118,6 @@ impl Core {
         faults.get(method).or_else(|| faults.get("*")).copied()
     }
 
-    pub(super) fn session(&self, id: &str) -> Option<Arc<Session>> {
-        lock(&self.sessions).get(id).cloned()
-    }
-
-    pub(super) fn end_session(&self, id: &str) -> bool {
-        lock(&self.sessions).remove(id).is_some()
-    }
-
-    pub(super) fn forget_sessions(&self) -> usize {
-        std::mem::take(&mut *lock(&self.sessions)).len()
-    }
-
-    pub(super) fn session_ids(&self) -> Vec<String> {
-        lock(&self.sessions).keys().cloned().collect()
-    }
-
-    pub(super) fn push(&self, message: &Value) -> usize {
-        let sessions: Vec<_> = lock(&self.sessions).values().cloned().collect();
-        let mut sent = 0;
-        for session in sessions.iter().chain([&self.common]) {
-            let mut streams = lock(&session.streams);
-            streams.retain(|s| !s.is_closed());
-            sent += streams
-                .iter()
-                .filter(|s| s.try_send(message.clone()).is_ok())
-                .count();
-        }
-        sent
-    }
-
-    pub(super) fn push_tools_changed(&self) -> usize {
-        let sent =
-            self.push(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
-        let mut listeners = lock(&self.listeners);
-        listeners.retain(|l| !l.sender.is_closed());
-        let told = listeners.iter().filter(|l| {
-            let message = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed",
-                "params": {"_meta": {SUBSCRIPTION_KEY: l.id}}});
-            l.tools && l.sender.try_send(message).is_ok()
-        });
-        sent + told.count()
-    }
-
-    pub(super) fn end_listens(&self) -> usize {
-        std::mem::take(&mut *lock(&self.listeners)).len()
-    }
-
-    /// A notification, or the client's response to a question.
-    pub(super) fn take(&self, message: &Value, session: &Session) {
-        if message.get("method").and_then(Value::as_str) == Some("notifications/cancelled") {
-            let id = message.pointer("/params/requestId").unwrap_or(&Value::Null);
-            if let Some(handle) = lock(&session.running).remove(&id.to_string()) {
-                handle.abort();
-            }
-        } else if message.get("method").is_none() {
-            let id = message
-                .get("id")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if let Some(waiting) = lock(&session.pending).remove(id) {
-                let _ = waiting.send(message.clone());
-            }
-        }
-    }
-
     /// Answers one request.
     pub(super) async fn answer(&self, request: &Value, context: &Context, emit: &Emit) -> Answer {
         let id = request.get("id").unwrap_or(&Value::Null);
@@ -237,7 +132,9 @@ impl Core {
             "initialize" if !context.modern => self.initialize(id, params),
             "ping" if !context.modern => self.result(id, context, json!({})),
             "logging/setLevel" if !context.modern => self.result(id, context, json!({})),
-            "server/discover" if context.modern => self.result(id, context, self.discover()),
+            "server/discover" if context.modern => {
+                self.result(id, context, cacheable(self.discover(), context))
+            }
             "subscriptions/listen" if context.modern => {
                 self.listen(id, params, context, emit).await
             }
@@ -259,19 +156,23 @@ impl Core {
             "resources/list" => {
                 let resource =
                     json!({"uri": "demo://readme", "name": "readme", "mimeType": "text/plain"});
-                self.result(id, context, json!({"resources": [resource]}))
-            }
-            "resources/templates/list" => {
-                self.result(id, context, json!({"resourceTemplates": []}))
-            }
-            "resources/read" => {
-                let uri = params.get("uri").cloned().unwrap_or(Value::Null);
-                let text = "A server that remembers what it was asked.";
                 self.result(
                     id,
                     context,
-                    json!({"contents": [{"uri": uri, "mimeType": "text/plain", "text": text}]}),
+                    cacheable(json!({"resources": [resource]}), context),
                 )
+            }
+            "resources/templates/list" => self.result(
+                id,
+                context,
+                cacheable(json!({"resourceTemplates": []}), context),
+            ),
+            "resources/read" => {
+                let uri = params.get("uri").cloned().unwrap_or(Value::Null);
+                let text = "A server that remembers what it was asked.";
+                let contents =
+                    json!({"contents": [{"uri": uri, "mimeType": "text/plain", "text": text}]});
+                self.result(id, context, cacheable(contents, context))
             }
             _ => {
                 let status = if context.modern { 404 } else { 200 };
@@ -324,13 +225,10 @@ impl Core {
             let name = self.random_id();
             let session = Session {
                 id: Some(name.clone()),
-                version: Mutex::new(Some(version.into())),
                 ..Session::default()
             };
             sessions.insert(name.clone(), Arc::new(session));
             answer.opened = Some(name);
-        } else {
-            *lock(&self.common.version) = Some(version.into());
         }
         answer
     }
@@ -350,8 +248,6 @@ impl Core {
         json!({
             "supportedVersions": versions,
             "capabilities": {"tools": {"listChanged": true}, "prompts": {}, "resources": {}},
-            "ttlMs": 60_000,
-            "cacheScope": "public",
         })
     }
 
@@ -403,19 +299,10 @@ impl Core {
         };
         let page: Vec<Value> = all.iter().skip(from).take(size).cloned().collect();
         let mut result = json!({"tools": page});
-        if let Some(fields) = result.as_object_mut() {
-            if from.saturating_add(size) < all.len() {
-                fields.insert(
-                    "nextCursor".into(),
-                    json!(format!("page-{}", from / size + 1)),
-                );
-            }
-            if context.modern {
-                fields.insert("ttlMs".into(), json!(60_000));
-                fields.insert("cacheScope".into(), json!("public"));
-            }
+        if from.saturating_add(size) < all.len() {
+            result["nextCursor"] = json!(format!("page-{}", from / size + 1));
         }
-        self.result(id, context, result)
+        self.result(id, context, cacheable(result, context))
     }
 
     async fn call(&self, id: &Value, params: &Value, context: &Context, emit: &Emit) -> Answer {
@@ -543,4 +430,13 @@ impl Core {
             Encoding::Identity
         }
     }
+}
+
+/// What the modern era wants on results that a client may keep.
+fn cacheable(mut result: Value, context: &Context) -> Value {
+    if context.modern {
+        result["ttlMs"] = json!(60_000);
+        result["cacheScope"] = json!("public");
+    }
+    result
 }

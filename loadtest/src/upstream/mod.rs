@@ -6,18 +6,20 @@
 //! up in its record.
 //!
 //! ```text
-//! http.rs / stdio.rs ──► parse.rs ──► core.rs ──► tools.rs        bytes → message → answer → effect
-//!       │                                 └─────► record.rs       what was executed
-//!       └──► fault.rs                                             raw, broken replies
+//! http.rs, stdio.rs ──► parse.rs ──► era.rs, session.rs ──► core.rs ──► tools.rs    bytes → message → answer → effect
+//!       │                                                       └─────► record.rs   what was executed
+//!       └──► fault.rs                                                               broken replies
 //! ```
 
 pub mod cli;
 mod core;
+mod era;
 mod fault;
 mod http;
 mod options;
 mod parse;
 mod record;
+mod session;
 mod stdio;
 mod tools;
 mod wire;

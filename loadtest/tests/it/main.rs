@@ -1,0 +1,6 @@
+//! The recording server, spoken to over plain sockets and pipes.
+
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
+mod stdio;
+mod upstream;
