@@ -1,93 +1,389 @@
-//! JSON-RPC 2.0 messages, read once and strictly (RFC 8259, MCP `basic`).
+//! JSON-RPC 2.0 messages, read once and strictly (RFC 8259; MCP `basic`; MCP transports, "Sending Messages").
+//!
+//! Real parsers disagree about duplicate keys, escapes in keys, upper and lower case, and more; whatever two of them
+//! could understand differently is refused here, so that the judged message is the one that every server sees.
 
-use super::{Bounds, From};
-use std::borrow::Cow;
+use super::{
+    Bounds, From,
+    reader::{Reader, Text},
+    text,
+    value::{Type, Value},
+};
+pub use super::{
+    envelope::{Body, Envelope, Kind},
+    reason::{Reason, Refusal, Span},
+};
+use crate::mcp;
+use std::{borrow::Cow, collections::HashSet};
 
-/// A body: one message, or a batch (MCP 2025-03-26 alone has batches; the caller refuses them elsewhere).
-#[derive(Debug)]
-pub enum Body<'a> {
-    /// One message.
-    One(Envelope<'a>),
-    /// A batch with at least one element, in order.
-    Batch(Vec<Envelope<'a>>),
-}
+/// Longest id and progress token, in bytes as written.
+pub const ID_BYTES_MAX: usize = 256;
 
-/// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Has a method and an id.
-    Request,
-    /// Has a method and no id.
-    Notification,
-    /// Has an id and a result.
-    Result,
-    /// Has an error with this code; the id may be null.
-    Error(i64),
-}
-
-/// One message, borrowed from the bytes it was read from.
-#[derive(Debug)]
-pub struct Envelope<'a> {
-    /// The message's own bytes: of a batch, this element alone.
-    pub raw: &'a [u8],
-    /// Request, notification, result or error.
-    pub kind: Kind,
-    /// The id as it is written: a JSON string or integer; of an error also `null`.
-    pub id: Option<&'a [u8]>,
-    /// The method; empty for results and errors.
-    pub method: &'a str,
-    /// `params` as written (an object), if present.
-    pub params: Option<&'a [u8]>,
-    /// `params.name`, decoded.
-    pub name: Option<Cow<'a, str>>,
-    /// `params.uri`, decoded.
-    pub uri: Option<Cow<'a, str>>,
-    /// `params.arguments` as written (an object), if present and not null.
-    pub arguments: Option<&'a [u8]>,
-    /// Whether `params.task` is present.
-    pub task: bool,
-    /// `params._meta["io.modelcontextprotocol/protocolVersion"]`, decoded: its presence makes the request modern.
-    pub meta_version: Option<Cow<'a, str>>,
-    /// Whether `params._meta["io.modelcontextprotocol/clientCapabilities"]` is an object.
-    pub meta_capabilities: bool,
-    /// `params._meta.progressToken` as written (a string or integer), if present.
-    pub progress_token: Option<&'a [u8]>,
-    /// `result` as written, if this is a result.
-    pub result: Option<&'a [u8]>,
-}
-
-/// Why bytes were refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What is wrong.
-    pub reason: Reason,
-    /// Where, in bytes from the start of the body.
-    pub at: usize,
-}
-
-/// What is wrong with refused bytes. (The scanner's author completes this list.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Not RFC 8259 JSON in UTF-8.
-    Syntax,
-}
-
-impl Reason {
-    /// The JSON-RPC error code: -32700 where the bytes are no JSON, else -32600.
-    pub fn code(self) -> i64 {
-        -32700
-    }
-    /// A sentence for the client: what is wrong and what would be right.
-    pub fn text(self) -> &'static str {
-        "not JSON"
-    }
-    /// A short fixed word for metrics and audit lines, e.g. `duplicate_key`.
-    pub fn label(self) -> &'static str {
-        "syntax"
-    }
-}
+/// The top-level keys of JSON-RPC.
+const TOP: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+/// The keys of `params` that decide what a call does.
+const PARAMS: &[&str] = &[
+    "name",
+    "arguments",
+    "uri",
+    "_meta",
+    "task",
+    "cursor",
+    "requestState",
+    "inputResponses",
+];
+/// The keys of `params._meta` that the gateway reads.
+const META: &[&str] = &[mcp::META_VERSION, mcp::META_CAPABILITIES, "progressToken"];
 
 /// Reads a whole body.
-pub fn read<'a>(_body: &'a [u8], _bounds: &Bounds, _from: From) -> Result<Body<'a>, Refusal> {
-    todo!()
+///
+/// Bytes from a server may carry unknown top-level keys and freer `params`; all else is demanded of both sides.
+pub fn read<'a>(body: &'a [u8], bounds: &Bounds, from: From) -> Result<Body<'a>, Refusal> {
+    let bounds = match from {
+        From::Client => *bounds,
+        From::Server => bounds.of_server(),
+    };
+    read_body(body, &bounds, from).map_err(|mut refusal| {
+        if !matches!(refusal.reason, Reason::Encoding | Reason::Bom) {
+            refusal.id = echo(body);
+        }
+        refusal
+    })
+}
+
+fn read_body<'a>(body: &'a [u8], bounds: &Bounds, from: From) -> Result<Body<'a>, Refusal> {
+    let mut r = Reader::new(body, bounds)?;
+    let read = match r.kind()? {
+        Type::Object => Body::One(message(&mut r, from)?),
+        Type::Array => Body::Batch(batch(&mut r, from)?),
+        _ => {
+            r.value(false)?;
+            return Err(Refusal::new(Reason::NotAnObject, 0));
+        }
+    };
+    r.finish()?;
+    Ok(read)
+}
+
+fn batch<'a>(r: &mut Reader<'a>, from: From) -> Result<Vec<Envelope<'a>>, Refusal> {
+    let start = r.at();
+    let mut messages = Vec::new();
+    let mut ids = HashSet::new();
+    r.array(|r| {
+        let at = r.at();
+        if r.kind()? != Type::Object {
+            return Err(Refusal::new(Reason::NotAnObject, at));
+        }
+        let read = message(r, from)?;
+        if read.kind == Kind::Request && !ids.insert(read.id) {
+            return Err(Refusal::new(Reason::DuplicateId, at));
+        }
+        messages.push(read);
+        Ok(())
+    })?;
+    if messages.is_empty() {
+        return Err(Refusal::new(Reason::EmptyBatch, start));
+    }
+    Ok(messages)
+}
+
+/// What stands at the top level of a message.
+#[derive(Default)]
+struct Top<'a> {
+    version: bool,
+    id: Option<&'a [u8]>,
+    id_null: bool,
+    method: Option<&'a str>,
+    params: Option<Params<'a>>,
+    result: Option<&'a [u8]>,
+    error: Option<i64>,
+}
+
+/// What stands in `params`.
+#[derive(Default)]
+struct Params<'a> {
+    raw: &'a [u8],
+    name: Option<Cow<'a, str>>,
+    uri: Option<Cow<'a, str>>,
+    arguments: Option<&'a [u8]>,
+    task: bool,
+    meta: Meta<'a>,
+}
+
+/// What stands in `params._meta`.
+#[derive(Default)]
+struct Meta<'a> {
+    version: Option<Cow<'a, str>>,
+    capabilities: bool,
+    progress_token: Option<&'a [u8]>,
+}
+
+fn message<'a>(r: &mut Reader<'a>, from: From) -> Result<Envelope<'a>, Refusal> {
+    let start = r.at();
+    let mut top = Top::default();
+    r.object(|r, key| {
+        check_key(&key, TOP)?;
+        match &*key.decoded {
+            "jsonrpc" => top.version = r.value(false)? == br#""2.0""#,
+            "id" => match r.kind()? {
+                Type::Null => {
+                    r.value(false)?;
+                    top.id_null = true;
+                }
+                _ => top.id = Some(id(r)?),
+            },
+            "method" => top.method = Some(method(r)?),
+            "params" => top.params = params(r, from)?,
+            "result" => top.result = Some(result(r, from)?),
+            "error" => top.error = Some(error(r)?),
+            _ if from == From::Client => return Err(Refusal::new(Reason::UnknownKey, key.at)),
+            _ => drop(r.value(false)?),
+        }
+        Ok(())
+    })?;
+    assemble(top, r.since(start), from).map_err(|reason| Refusal::new(reason, start))
+}
+
+/// What the message is, now that all of its keys are known, whatever their order.
+fn assemble<'a>(top: Top<'a>, raw: &'a [u8], from: From) -> Result<Envelope<'a>, Reason> {
+    if !top.version {
+        return Err(Reason::Version);
+    }
+    let kind = match (top.method, top.result, top.error) {
+        (Some(_), None, None) if top.id_null => return Err(Reason::IdType),
+        (Some(_), None, None) if top.id.is_some() => Kind::Request,
+        (Some(_), None, None) => Kind::Notification,
+        (None, Some(_), None) if top.params.is_none() => {
+            top.id.ok_or(Reason::IdType)?;
+            Kind::Result
+        }
+        (None, None, Some(code)) if top.params.is_none() => Kind::Error(code),
+        _ => return Err(Reason::Shape),
+    };
+    let params = top.params.unwrap_or_default();
+    let method = top.method.unwrap_or_default();
+    if method == "tools/call" && from == From::Client {
+        if kind != Kind::Request {
+            return Err(Reason::CallWithoutId);
+        }
+        if params.name.is_none() {
+            return Err(Reason::MissingName);
+        }
+    }
+    Ok(Envelope {
+        raw,
+        kind,
+        id: top.id.or(top.id_null.then_some(b"null")),
+        method,
+        params: Some(params.raw).filter(|raw| !raw.is_empty()),
+        name: params.name,
+        uri: params.uri,
+        arguments: params.arguments,
+        task: params.task,
+        meta_version: params.meta.version,
+        meta_capabilities: params.meta.capabilities,
+        progress_token: params.meta.progress_token,
+        result: top.result,
+    })
+}
+
+fn params<'a>(r: &mut Reader<'a>, from: From) -> Result<Option<Params<'a>>, Refusal> {
+    let start = r.at();
+    match r.kind()? {
+        Type::Object => {}
+        // Some servers write it so; no client of theirs sees a parameter in it.
+        Type::Null if from == From::Server => {
+            r.value(false)?;
+            return Ok(None);
+        }
+        _ => return Err(Refusal::new(Reason::ParamsType, start)),
+    }
+    let mut p = Params::default();
+    r.object(|r, key| {
+        // What servers send is judged by no policy: their own keys may look like ours.
+        if from == From::Client {
+            check_key(&key, PARAMS)?;
+        } else {
+            check_proto(&key)?;
+        }
+        let kind = r.kind()?;
+        match (&*key.decoded, kind) {
+            ("name", Type::String) => p.name = Some(name(r)?),
+            ("uri", Type::String) => p.uri = Some(name(r)?),
+            ("arguments", Type::Object) => p.arguments = Some(r.value(true)?),
+            ("_meta", Type::Object) => p.meta = meta(r)?,
+            ("task", _) => {
+                p.task = kind != Type::Null;
+                r.value(false)?;
+            }
+            ("arguments" | "_meta", Type::Null) => drop(r.value(false)?),
+            ("name", _) if from == From::Client => return Err(misfit(r, Reason::NameType)),
+            ("uri", _) if from == From::Client => return Err(misfit(r, Reason::UriType)),
+            ("arguments", _) if from == From::Client => {
+                return Err(misfit(r, Reason::ArgumentsType));
+            }
+            ("_meta", _) if from == From::Client => return Err(misfit(r, Reason::MetaType)),
+            _ => drop(r.value(false)?),
+        }
+        Ok(())
+    })?;
+    p.raw = r.since(start);
+    Ok(Some(p))
+}
+
+fn meta<'a>(r: &mut Reader<'a>) -> Result<Meta<'a>, Refusal> {
+    let mut m = Meta::default();
+    r.object(|r, key| {
+        // Escapes are allowed here: some languages write every `/` as `\/`, and all parsers agree on what that means.
+        check_proto(&key)?;
+        check_case(&key, META)?;
+        let kind = r.kind()?;
+        match (&*key.decoded, kind) {
+            (mcp::META_VERSION, Type::String) => m.version = Some(name(r)?),
+            (mcp::META_CAPABILITIES, Type::Object) => {
+                r.value(false)?;
+                m.capabilities = true;
+            }
+            ("progressToken", Type::Null) => drop(r.value(false)?),
+            ("progressToken", _) => {
+                m.progress_token = Some(id(r).map_err(|refusal| match refusal.reason {
+                    Reason::IdType => misfit(r, Reason::MetaType),
+                    _ => refusal,
+                })?);
+            }
+            (mcp::META_VERSION | mcp::META_CAPABILITIES, _) => {
+                return Err(misfit(r, Reason::MetaType));
+            }
+            _ => drop(r.value(false)?),
+        }
+        Ok(())
+    })?;
+    Ok(m)
+}
+
+fn result<'a>(r: &mut Reader<'a>, from: From) -> Result<&'a [u8], Refusal> {
+    let start = r.at();
+    if r.kind()? == Type::Object {
+        // What a tool returns may hold any key further down; the protocol's own level may not.
+        r.object(|r, key| {
+            check_proto(&key)?;
+            r.value(from == From::Server).map(drop)
+        })?;
+    } else if from == From::Client {
+        return Err(misfit(r, Reason::ResultType));
+    } else {
+        r.value(false)?;
+    }
+    Ok(r.since(start))
+}
+
+fn error(r: &mut Reader<'_>) -> Result<i64, Refusal> {
+    let start = r.at();
+    if r.kind()? != Type::Object {
+        return Err(misfit(r, Reason::ErrorType));
+    }
+    let mut code = None;
+    r.object(|r, key| {
+        check_proto(&key)?;
+        let raw = r.value(true)?;
+        if key.decoded == "code" {
+            code = std::str::from_utf8(raw).ok().and_then(|t| t.parse().ok());
+        }
+        Ok(())
+    })?;
+    code.ok_or(Refusal::new(Reason::ErrorType, start))
+}
+
+/// A string or integer of bounded length, as written.
+fn id<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
+    let start = r.at();
+    let fits = match r.kind()? {
+        Type::String => {
+            r.string()?;
+            true
+        }
+        Type::Number => r.number()?,
+        _ => false,
+    };
+    let raw = r.since(start);
+    if !fits {
+        return Err(Refusal::new(Reason::IdType, start));
+    }
+    if raw.len() > ID_BYTES_MAX {
+        return Err(Refusal::new(Reason::IdTooLong, start));
+    }
+    Ok(raw)
+}
+
+fn method<'a>(r: &mut Reader<'a>) -> Result<&'a str, Refusal> {
+    if r.kind()? != Type::String {
+        return Err(misfit(r, Reason::MethodType));
+    }
+    let at = r.at();
+    match name(r)? {
+        Cow::Borrowed(method) => Ok(method),
+        // Written with escapes (`tools\/call`): as long as the specification has it, its meaning is beyond doubt.
+        Cow::Owned(method) => {
+            mcp::known_method(&method).ok_or(Refusal::new(Reason::EscapedMethod, at))
+        }
+    }
+}
+
+/// A string that names something: U+0000 would end it early in some servers.
+fn name<'a>(r: &mut Reader<'a>) -> Result<Cow<'a, str>, Refusal> {
+    let text = r.string()?;
+    if text.escaped && text.decoded.contains('\0') {
+        return Err(Refusal::new(Reason::NulName, text.at));
+    }
+    Ok(text.decoded)
+}
+
+fn misfit(r: &Reader<'_>, reason: Reason) -> Refusal {
+    Refusal::new(reason, r.at())
+}
+
+fn check_proto(key: &Text<'_>) -> Result<(), Refusal> {
+    if key.decoded == "__proto__" {
+        return Err(Refusal::new(Reason::ProtoKey, key.at));
+    }
+    Ok(())
+}
+
+fn check_case(key: &Text<'_>, routing: &[&str]) -> Result<(), Refusal> {
+    if !routing.contains(&&*key.decoded)
+        && routing
+            .iter()
+            .any(|plain| text::folds_to(&key.decoded, plain))
+    {
+        return Err(Refusal::new(Reason::FoldedKey, key.at));
+    }
+    Ok(())
+}
+
+fn check_key(key: &Text<'_>, routing: &[&str]) -> Result<(), Refusal> {
+    check_proto(key)?;
+    check_case(key, routing)?;
+    if key.escaped && routing.contains(&&*key.decoded) {
+        return Err(Refusal::new(Reason::EscapedKey, key.at));
+    }
+    Ok(())
+}
+
+/// The id of a refused single message: exactly one at the top level, and well-formed. Clients often write it last, so
+/// it is looked for beyond the place of the refusal, by the reader that needs no valid bytes.
+fn echo(body: &[u8]) -> Option<Span> {
+    let mut found = None;
+    for (key, value) in Value::new(body).members() {
+        if key == "id" && found.replace(value.raw()).is_some() {
+            return None;
+        }
+    }
+    let raw = found?;
+    let mut r = Reader::new(raw, &Bounds::default()).ok()?;
+    id(&mut r).ok()?;
+    r.finish().ok()?;
+    let start = super::splice::offset(body, raw)?;
+    let end = start + raw.len();
+    // At the very end of the body it may be a part of a number only.
+    (end < body.len()).then_some(Span { start, end })
 }

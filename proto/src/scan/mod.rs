@@ -6,14 +6,18 @@
 //! stdio ─lines::Splitter─► lines ──┘
 //! ```
 
+mod envelope;
 pub mod jsonrpc;
 pub mod lines;
+mod reader;
+mod reason;
 pub mod splice;
 pub mod sse;
+mod text;
 pub mod tools;
 pub mod value;
 
-pub use jsonrpc::{Body, Envelope, Kind, Reason, Refusal, read};
+pub use jsonrpc::{Body, Envelope, ID_BYTES_MAX, Kind, Reason, Refusal, Span, read};
 pub use value::Value;
 
 /// How large one message may be in every dimension but its length, which whoever reads the bytes bounds.
@@ -21,9 +25,9 @@ pub use value::Value;
 pub struct Bounds {
     /// Deepest nesting of arrays and objects. Default 64.
     pub depth_max: usize,
-    /// Most keys in one object. Default 1,024.
+    /// Most keys in one object. Default 1,024; of a server's message 16 times as many.
     pub keys_object_max: usize,
-    /// Most keys in a whole body. Default 16,384.
+    /// Most keys in a whole body. Default 16,384; of a server's message 16 times as many.
     pub keys_body_max: usize,
 }
 
@@ -33,6 +37,21 @@ impl Default for Bounds {
             depth_max: 64,
             keys_object_max: 1_024,
             keys_body_max: 16_384,
+        }
+    }
+}
+
+/// Servers send tables and schemas: their messages may have this many times the keys (the search for duplicates is
+/// linear, and whoever reads the bytes bounds their length).
+const SERVER_KEYS: usize = 16;
+
+impl Bounds {
+    /// The bounds of a server's message: [`SERVER_KEYS`] times the keys.
+    fn of_server(&self) -> Bounds {
+        Bounds {
+            depth_max: self.depth_max,
+            keys_object_max: self.keys_object_max.saturating_mul(SERVER_KEYS),
+            keys_body_max: self.keys_body_max.saturating_mul(SERVER_KEYS),
         }
     }
 }

@@ -1,0 +1,3 @@
+//! The rules, tested through the crate's public face.
+
+mod scan;
