@@ -1,1 +1,0 @@
-//! Servers that are child processes speaking JSON-RPC lines, one process a session.
