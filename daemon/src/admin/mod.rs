@@ -1,4 +1,17 @@
-//! The admin plane.
+//! The admin plane: what operators see and do, on a Unix socket that only they can open, or over TCP with proof.
+//!
+//! `listen` makes the sockets, `guard` turns away who may not ask, `routes` answers from `show`; `client` asks.
+
+mod client;
+mod guard;
+mod limits;
+mod listen;
+mod routes;
+mod show;
+mod tls;
+
+pub use client::{ClientError, ask};
+pub use listen::Listeners;
 
 use crate::{audit::Audit, limiter::Limiter, metrics::Metrics, view::Views};
 use proto::grant::TokenHash;
@@ -64,11 +77,15 @@ pub struct Plane {
     pub sessions: Arc<dyn Fn() -> usize + Send + Sync>,
 }
 
-/// Serves until `shutdown` turns true. Errors: a listener could not be made.
+/// Opens the listeners and serves until `shutdown` turns true. Errors: a listener could not be made.
 pub async fn serve(
-    _settings: Settings,
-    _plane: Arc<Plane>,
-    _shutdown: watch::Receiver<bool>,
+    settings: Settings,
+    plane: Arc<Plane>,
+    shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    todo!()
+    let listeners = Listeners::open(&settings)?;
+    listeners.serve(plane, shutdown).await
 }
+
+#[cfg(test)]
+mod tests;
