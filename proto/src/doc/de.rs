@@ -21,8 +21,9 @@ use std::{cell::RefCell, collections::HashSet, ptr};
 /// Runs over one document: every problem costs one, and one more for each parent that falls with it.
 const RUNS_MAX: usize = 4 * PROBLEMS_MAX;
 
-pub(super) fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
+pub(super) fn from_node_lossy<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Problem>) {
     let ctx = Ctx::default();
+    let mut read = None;
     for _ in 0..RUNS_MAX {
         let de = De {
             ctx: &ctx,
@@ -30,8 +31,10 @@ pub(super) fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Probl
             path: &Path::Root,
         };
         match de.within(|de| T::deserialize(de)) {
-            Ok(value) if ctx.problems.borrow().is_empty() => return Ok(value),
-            Ok(_) => break,
+            Ok(value) => {
+                read = Some(value);
+                break;
+            }
             Err(error) => ctx.settle(error),
         }
         if ctx.is_skipped(node) || ctx.problems.borrow().len() >= PROBLEMS_MAX {
@@ -39,12 +42,12 @@ pub(super) fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Probl
         }
     }
     let mut problems = ctx.problems.into_inner();
-    if problems.is_empty() {
+    if problems.is_empty() && read.is_none() {
         problems.push(Problem::error(node.at, "", "this cannot be read"));
     }
     problems.sort_by_key(|problem| problem.at);
     problems.truncate(PROBLEMS_MAX);
-    Err(problems)
+    (read, problems)
 }
 
 /// What was learned in earlier runs. Nodes are known by their addresses: places and names may repeat.
@@ -260,6 +263,10 @@ impl<'de, 'a> de::Deserializer<'de> for De<'a, '_> {
     ) -> Result<V::Value, Error<'a>> {
         self.within(|de| match name {
             spanned::NAME => visitor.visit_seq(Spot::new(de.node.at, Some(de))),
+            spanned::ONE_OR_MANY => match de.node.value {
+                Value::List(_) => de.visit(visitor),
+                _ => visitor.visit_newtype_struct(de),
+            },
             _ => visitor.visit_newtype_struct(de),
         })
     }

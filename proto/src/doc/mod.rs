@@ -14,7 +14,7 @@ mod suggest;
 mod tests;
 mod yaml;
 
-pub use spanned::{Entries, Spanned};
+pub use spanned::{Entries, OneOrMany, Spanned};
 pub use suggest::suggest;
 
 use std::fmt;
@@ -219,5 +219,15 @@ pub fn parse(text: &str) -> Result<Node, Vec<Problem>> {
 /// Types are read as serde's derive reads them; `#[serde(flatten)]`, `untagged` and internally tagged enums work, but
 /// buffer their content, so that places inside them are lost: do without. Problems come in the document's order.
 pub fn from_node<T: serde::de::DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
-    de::from_node(node)
+    match de::from_node_lossy(node) {
+        (Some(read), problems) if problems.is_empty() => Ok(read),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// The same for a caller that goes on checking after problems: what could be read, without what has a problem, and
+/// with made-up values (empty text, 0, the first choice; places 0:0) for missing keys. Never to be used but to find
+/// further problems.
+pub fn from_node_lossy<T: serde::de::DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Problem>) {
+    de::from_node_lossy(node)
 }

@@ -10,6 +10,8 @@ use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
 
 /// Name under which [`Spanned`] asks the deserializer for a place.
 pub(super) const NAME: &str = "$tollgate::doc::Spanned";
+/// Name under which [`OneOrMany`] asks for an element or a list.
+pub(super) const ONE_OR_MANY: &str = "$tollgate::doc::OneOrMany";
 
 /// A value together with the place it was read from: the field type to use where a later check must name the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -145,5 +147,48 @@ impl<V: JsonSchema> JsonSchema for Entries<V> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let values = generator.subschema_for::<V>();
         schemars::json_schema!({ "type": "object", "additionalProperties": values })
+    }
+}
+
+/// One value or a list of them, in a document; always a list here.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+            type Value = OneOrMany<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text or a list of texts")
+            }
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Self::Value, D::Error> {
+                T::deserialize(deserializer).map(|one| OneOrMany(vec![one]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut many = Vec::new();
+                while let Some(one) = seq.next_element()? {
+                    many.push(one);
+                }
+                Ok(OneOrMany(many))
+            }
+        }
+        deserializer.deserialize_newtype_struct(ONE_OR_MANY, Reader(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        format!("OneOrMany_of_{}", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        schemars::json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
     }
 }

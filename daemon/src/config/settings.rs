@@ -1,0 +1,116 @@
+//! What a process is set up with, beside the view.
+
+use crate::{admin, audit, telemetry};
+use proto::limit::HashKey;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// What a process is set up with. A reload changes the view; most of this needs a restart ([`needs_restart`]).
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// Threads that serve connections, at least 1.
+    pub runtimes: usize,
+    /// The audit trail.
+    pub audit: audit::Settings,
+    /// The admin plane.
+    pub admin: admin::Settings,
+    /// The log.
+    pub log: telemetry::Settings,
+    /// The secret that identities and keys of limits are hashed with.
+    pub secret: Secret,
+    /// How often files are looked at for changes; `None` = only on SIGHUP.
+    pub reload_interval: Option<Duration>,
+}
+
+/// The identity secret.
+#[derive(Clone)]
+pub struct Secret {
+    /// The key in force.
+    pub key: HashKey,
+    /// Whether the configuration names it; else it is random and lives as long as the process.
+    pub configured: bool,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.configured {
+            "Secret(configured)"
+        } else {
+            "Secret(random)"
+        })
+    }
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Its certificate; `None` = plain.
+    pub tls: Option<TlsFiles>,
+    /// What it serves.
+    pub serve: Serve,
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serve {
+    /// `/mcp/<server>`
+    pub mcp: bool,
+    /// `/healthz` and `/readyz`
+    pub health: bool,
+    /// `/metrics`
+    pub metrics: bool,
+}
+
+/// The files of one TLS listener, all PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub cert: PathBuf,
+    /// Its private key (PKCS #8, PKCS #1 or SEC 1).
+    pub key: PathBuf,
+    /// Authorities for client certificates.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client must show one (else it may).
+    pub client_required: bool,
+}
+
+/// The settings that differ and only take effect on restart, by the names of their keys.
+pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
+    [
+        ("listeners", old.listeners != new.listeners),
+        ("runtimes", old.runtimes != new.runtimes),
+        ("audit", old.audit != new.audit),
+        ("admin", old.admin != new.admin),
+        ("log", old.log != new.log),
+        (
+            "identity_secret",
+            old.secret.configured != new.secret.configured
+                || (new.secret.configured && old.secret.key.0 != new.secret.key.0),
+        ),
+        (
+            "reload_interval",
+            old.reload_interval != new.reload_interval,
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(name, _)| name.to_owned())
+    .collect()
+}
+
+/// Where the admin plane's Unix socket is unless the configuration says otherwise: in `$XDG_RUNTIME_DIR`, else in
+/// `/run` for root, else in the temporary directory.
+pub fn default_admin_socket() -> PathBuf {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let uid = rustix::process::geteuid();
+    match runtime_dir.filter(|dir| dir.is_absolute()) {
+        Some(dir) => dir.join("tollgate/admin.sock"),
+        None if uid.is_root() => PathBuf::from("/run/tollgate/admin.sock"),
+        None => std::env::temp_dir()
+            .join(format!("tollgate-{}", uid.as_raw()))
+            .join("admin.sock"),
+    }
+}
