@@ -32,6 +32,19 @@ pub struct Settings {
     pub tcp: Option<Tcp>,
 }
 
+/// Where the Unix socket is unless the configuration says otherwise: in `$XDG_RUNTIME_DIR`, else in `/run` for root,
+/// else in a directory of this user's in the temporary directory.
+pub fn default_socket() -> PathBuf {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let uid = rustix::process::geteuid();
+    let directory = match runtime_dir.filter(|directory| directory.is_absolute()) {
+        Some(directory) => directory.join("tollgate"),
+        None if uid.is_root() => PathBuf::from("/run/tollgate"),
+        None => std::env::temp_dir().join(format!("tollgate-{}", uid.as_raw())),
+    };
+    directory.join("admin.sock")
+}
+
 /// A TCP listener of the admin plane: it needs `tls` with a client CA, or a token, or both; on loopback too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tcp {

@@ -7,6 +7,7 @@ pub mod import;
 pub mod limits;
 pub mod serve;
 pub mod status;
+mod table;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

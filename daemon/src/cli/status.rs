@@ -1,12 +1,216 @@
 //! `tollgate status`
 
-use std::process::ExitCode;
+use super::table::{span, table};
+use crate::admin::{ask, default_socket};
+use anyhow::Context as _;
+use http::Method;
+use proto::admin::{self, Status, View};
+use serde::de::DeserializeOwned;
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 /// Arguments of `tollgate status`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    gateway: Gateway,
+    /// Show servers, policies and grants of the view in force
+    #[arg(long)]
+    view: bool,
+}
 
-/// Runs `tollgate status`.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    todo!()
+/// Which gateway is asked, and how its reply is printed.
+#[derive(Debug, clap::Args)]
+pub struct Gateway {
+    /// The gateway's admin socket [default: where a gateway of this user has it]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print the reply as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Gateway {
+    /// Asks, and prints the reply as JSON or as told. Returns the reply.
+    pub(super) fn show<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        told: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<T> {
+        let socket = self.socket.clone().unwrap_or_else(default_socket);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let body = runtime.block_on(ask(&socket, Method::GET, target))?;
+        let reply: T = serde_json::from_slice(&body)
+            .context("the gateway speaks another version of the admin API")?;
+        match self.json {
+            true => print(&[&body[..], b"\n"].concat())?,
+            false => print(told(&reply).as_bytes())?,
+        }
+        Ok(reply)
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn print(text: &[u8]) -> io::Result<()> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Runs `tollgate status`: 1 when the gateway is not ready.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.view {
+        args.gateway.show(admin::VIEW, told_view)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = args.gateway.show(admin::STATUS, told_status)?;
+    Ok(ExitCode::from(u8::from(!status.ready)))
+}
+
+fn told_status(status: &Status) -> String {
+    let Status {
+        version,
+        pid,
+        audit,
+        ..
+    } = status;
+    let state = match (status.ready, status.draining, status.revision, audit.ready) {
+        (true, ..) => "ready",
+        (_, true, ..) => "not ready: shutting down",
+        (_, _, None, _) => "not ready: no view in force",
+        (_, _, _, false) => "not ready: calls cannot be recorded",
+        _ => "not ready",
+    };
+    let view = match status.revision {
+        Some(revision) => format!(
+            "revision {revision}: {} servers, {} grants",
+            status.servers, status.grants
+        ),
+        None => "none".to_owned(),
+    };
+    let up = span(status.uptime_s);
+    let recorded = if audit.ready {
+        "writing"
+    } else {
+        "NOT WRITING"
+    };
+    format!(
+        "tollgate {version}, process {pid}, up {up}: {state}\n\
+         view      {view}\n\
+         sessions  {}\n\
+         audit     {recorded}; {} of {} places taken; {} calls refused; {} rejections suppressed\n",
+        status.sessions, audit.queued, audit.places, audit.refused, audit.suppressed
+    )
+}
+
+fn told_view(view: &View) -> String {
+    let servers = view.servers.iter().map(|server| {
+        vec![
+            server.name.clone(),
+            server.transport.clone(),
+            server.target.clone(),
+        ]
+    });
+    let policies = view.policies.iter().map(|policy| {
+        let limits = policy.limits.to_string();
+        vec![
+            policy.name.clone(),
+            policy.server.clone(),
+            policy.revision.clone(),
+            limits,
+        ]
+    });
+    let grants = view.grants.iter().map(|grant| {
+        let bound = |binding: &admin::Binding| {
+            let policy = binding.policy.as_deref().unwrap_or("(no policy)");
+            format!("{}: {policy}", binding.server)
+        };
+        let servers: Vec<String> = grant.servers.iter().map(bound).collect();
+        vec![
+            grant.id.clone(),
+            grant.label.clone().unwrap_or_default(),
+            grant.state.clone(),
+            grant.expires.clone().unwrap_or_else(|| "never".into()),
+            servers.join(", "),
+        ]
+    });
+    format!(
+        "revision {}\n\n{}\n{}\n{}",
+        view.revision,
+        table(
+            &["SERVER", "TRANSPORT", "TARGET"],
+            &[],
+            &servers.collect::<Vec<_>>()
+        ),
+        table(
+            &["POLICY", "SERVER", "REVISION", "LIMITS"],
+            &[3],
+            &policies.collect::<Vec<_>>()
+        ),
+        table(
+            &["GRANT", "LABEL", "STATE", "EXPIRES", "SERVERS"],
+            &[],
+            &grants.collect::<Vec<_>>()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::admin::AuditStatus;
+
+    #[test]
+    fn a_status_says_in_words_why_the_gateway_is_not_ready() {
+        let mut status = Status {
+            version: "0.1.0".into(),
+            pid: 7,
+            uptime_s: 200,
+            ready: true,
+            draining: false,
+            revision: Some(3),
+            servers: 2,
+            grants: 4,
+            sessions: 1,
+            audit: AuditStatus {
+                ready: true,
+                queued: 0,
+                places: 8,
+                refused: 0,
+                suppressed: 0,
+            },
+        };
+        assert!(
+            told_status(&status).starts_with("tollgate 0.1.0, process 7, up 3 min 20 s: ready\n")
+        );
+        status.ready = false;
+        status.audit.ready = false;
+        assert!(told_status(&status).contains("calls cannot be recorded"));
+        status.draining = true;
+        assert!(told_status(&status).contains("shutting down"));
+    }
+
+    #[test]
+    fn nobody_answering_is_said_plainly() {
+        let dir = tempfile::tempdir().unwrap();
+        let gateway = Gateway {
+            socket: Some(dir.path().join("no.sock")),
+            json: false,
+        };
+        let error = run(Args {
+            gateway,
+            view: false,
+        })
+        .unwrap_err();
+        assert!(
+            error.to_string().contains("no gateway answers at"),
+            "{error}"
+        );
+    }
 }
