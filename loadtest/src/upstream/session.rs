@@ -36,7 +36,10 @@ impl Session {
 
     pub(super) fn track(&self, id: &Value, handle: AbortHandle) {
         let mut running = lock(&self.running);
-        running.retain(|_, handle| !handle.is_finished());
+        // Only when it would grow: cheap on average, however many are in flight.
+        if running.len() == running.capacity() {
+            running.retain(|_, handle| !handle.is_finished());
+        }
         running.insert(id.to_string(), handle);
     }
 }
