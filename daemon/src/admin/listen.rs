@@ -173,7 +173,7 @@ where
 fn open_tcp(tcp: &Tcp) -> anyhow::Result<(StdTcpListener, Tcp, Option<Certificates>)> {
     let proven = tcp.tls.is_some() || tcp.token_sha256.is_some();
     anyhow::ensure!(proven, "needs mutual TLS or a token, on loopback too");
-    let private = tcp.tls.is_some() || tcp.address.ip().is_loopback();
+    let private = tcp.tls.is_some() || tcp.address.ip().to_canonical().is_loopback();
     anyhow::ensure!(
         private,
         "needs TLS: a token would be readable on the network"

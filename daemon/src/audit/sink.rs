@@ -38,7 +38,7 @@ pub(super) fn open(sink: super::Sink, unix_ms: u64) -> anyhow::Result<Box<dyn Ou
         super::Sink::Syslog(target) => {
             if let SyslogTarget::Udp(address) | SyslogTarget::Tcp(address) = &target {
                 anyhow::ensure!(
-                    address.ip().is_loopback(),
+                    address.ip().to_canonical().is_loopback(),
                     "audit: syslog at {address} is not on this machine and nothing would be encrypted; \
                      send to a local relay"
                 );
@@ -70,5 +70,34 @@ pub(super) fn write_some(file: &mut File, batch: &mut Batch, room: u64) -> io::R
         }
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(0),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn a_pipe_that_takes_lines_in_pieces_gets_each_byte_once() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let mut sink = Stdout(File::from(std::os::fd::OwnedFd::from(writer)));
+        let lines: Vec<String> = (0..20_000).map(|n| format!("line {n}")).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let mut batch = Batch::of(&lines);
+        let error = sink.write(&mut batch, 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!((1..20_000).contains(&batch.len()), "{}", batch.len());
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).map(|_| text)
+        });
+        while sink.write(&mut batch, 0).is_err() {
+            std::thread::yield_now();
+        }
+        drop(sink);
+        let text = reading.join().unwrap().unwrap();
+        assert!(text.lines().eq(lines));
     }
 }

@@ -13,9 +13,7 @@ mod tests;
 pub mod units;
 pub mod watch;
 
-pub use settings::{
-    Listener, Secret, Serve, Settings, TlsFiles, default_admin_socket, needs_restart,
-};
+pub use settings::{Listener, Secret, Serve, Settings, TlsFiles, needs_restart};
 
 use crate::view::View;
 use proto::doc::{Node, Pos, Problem, Severity};

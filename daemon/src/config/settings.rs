@@ -100,17 +100,3 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
     .map(|(name, _)| name.to_owned())
     .collect()
 }
-
-/// Where the admin plane's Unix socket is unless the configuration says otherwise: in `$XDG_RUNTIME_DIR`, else in
-/// `/run` for root, else in the temporary directory.
-pub fn default_admin_socket() -> PathBuf {
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let uid = rustix::process::geteuid();
-    match runtime_dir.filter(|dir| dir.is_absolute()) {
-        Some(dir) => dir.join("tollgate/admin.sock"),
-        None if uid.is_root() => PathBuf::from("/run/tollgate/admin.sock"),
-        None => std::env::temp_dir()
-            .join(format!("tollgate-{}", uid.as_raw()))
-            .join("admin.sock"),
-    }
-}

@@ -5,7 +5,7 @@ use crate::{
     admin, audit,
     config::{
         raw,
-        settings::{Listener, Serve, TlsFiles, default_admin_socket},
+        settings::{Listener, Serve, TlsFiles},
     },
     telemetry,
 };
@@ -208,7 +208,7 @@ impl Resolver<'_> {
 
     pub(super) fn admin(&mut self, raw: &raw::Admin) -> admin::Settings {
         let unix = match &raw.socket {
-            None => Some(default_admin_socket()),
+            None => Some(admin::default_socket()),
             Some(none) if none.value == "none" => None,
             Some(socket) => {
                 let path = self.path(socket);
