@@ -88,7 +88,10 @@ fn plane(
     let (reload, reloads) = mpsc::channel(1);
     let plane = Plane {
         views,
-        limiter: Arc::new(Limiter {}),
+        limiter: Arc::new(Limiter::new(
+            cluster::handle::Handle::disconnected(crate::clock::now()),
+            16,
+        )),
         audit: Audit::start(audit::Settings { sink, queue: 8 }).unwrap(),
         metrics: Metrics::new(),
         reload,

@@ -1,0 +1,735 @@
+use super::*;
+use cluster::handle::Handle;
+use proto::limit::{Outcome, RefundOn, Scale, Scope, Settled, Window, ledger::Bounds};
+use std::sync::atomic::AtomicU64;
+
+const MINUTE: Window = Window::Duration(60_000);
+/// 2026-01-31T23:59:00Z, a Saturday: the last minute of a month, not of a week.
+const START: Now = Now {
+    unix_ms: 1_769_903_940_000,
+    boot_ns: 77_000_000_000,
+};
+
+fn later(ms: u64) -> Now {
+    Now {
+        unix_ms: START.unix_ms + ms,
+        boot_ns: START.boot_ns + ms * 1_000_000,
+    }
+}
+
+/// A runtime like the daemon's.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+fn limiter() -> Limiter {
+    limiter_of(1_000_000)
+}
+
+fn limiter_of(counters_max: usize) -> Limiter {
+    let bounds = Bounds {
+        counters_max,
+        ..Bounds::default()
+    };
+    Limiter::new(Handle::single(bounds, START).unwrap(), counters_max)
+}
+
+fn plain(identity: u128, max: u64) -> Limit {
+    Limit {
+        identity: Identity(identity),
+        label: format!("flux/images/img2img/{identity}").into(),
+        rule: "/tools/img2img/limits/0".into(),
+        kind: Kind::Rate(MINUTE),
+        scope: Scope::Grant,
+        scale: Scale::Integer,
+        max,
+        on_deny: None,
+        on_unreachable: OnUnreachable::Deny,
+        refund_on: RefundOn::default(),
+        refund_max: max,
+        counts_only: false,
+    }
+}
+
+fn charge(limit: &Arc<Limit>, amount: u64) -> Charge<'_> {
+    Charge {
+        limit,
+        key: CounterKey(limit.identity.0 << 64),
+        amount,
+        scope_value: "grant-1",
+        key_text: None,
+        keys_max: None,
+    }
+}
+
+fn keyed(limit: &Arc<Limit>, key: u128, keys_max: u32) -> Charge<'_> {
+    Charge {
+        key: CounterKey(limit.identity.0 << 64 | key),
+        key_text: Some(format!("s:{key}")),
+        keys_max: Some(keys_max),
+        ..charge(limit, 1)
+    }
+}
+
+fn refused(index: usize, remaining: u64, retry_after_ms: Option<u64>) -> Refused {
+    Refused {
+        index,
+        code: Code::Limit,
+        remaining,
+        retry_after_ms,
+    }
+}
+
+/// Takes and commits.
+async fn admit(limiter: &Limiter, charge: Charge<'_>, now: Now) -> Result<(), Refused> {
+    let tickets = limiter.reserve(&[charge], now).await?;
+    tickets.settle(Outcome::Acted, now);
+    Ok(())
+}
+
+/// How many calls of this amount are admitted before the first refusal.
+async fn admitted(limiter: &Limiter, charge: Charge<'_>, now: Now) -> (u64, Refused) {
+    let mut calls = 0;
+    loop {
+        match admit(limiter, charge.clone(), now).await {
+            Ok(()) => calls += 1,
+            Err(refused) => return (calls, refused),
+        }
+    }
+}
+
+fn charged(limiter: &Limiter, limit: &Arc<Limit>, now: Now) -> u64 {
+    limiter
+        .usage()
+        .used(limit, charge(limit, 1).key, now.unix_ms)
+}
+
+#[test]
+fn exactly_max_calls_are_admitted_and_again_in_the_next_window() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 30));
+        let now = later(20_000);
+        let (calls, no) = admitted(&limiter, charge(&limit, 1), now).await;
+        assert_eq!((calls, no), (30, refused(0, 0, Some(40_000))));
+        // Long after the refusal was heard, and at the last moment of the window.
+        let (calls, no) = admitted(&limiter, charge(&limit, 1), later(59_999)).await;
+        assert_eq!((calls, no), (0, refused(0, 0, Some(1))));
+        let (calls, _) = admitted(&limiter, charge(&limit, 1), later(60_000)).await;
+        assert_eq!(calls, 30);
+    });
+}
+
+#[test]
+fn windows_end_at_the_borders_of_weeks_and_months() {
+    run(async {
+        for (window, last, first) in [
+            (Window::Month, 59_999, 60_000),
+            (
+                Window::Week,
+                24 * 3_600_000 + 59_999,
+                24 * 3_600_000 + 60_000,
+            ),
+            (Window::Duration(86_400_000), 59_999, 60_000),
+        ] {
+            let limiter = limiter();
+            let limit = Arc::new(Limit {
+                kind: Kind::Rate(window),
+                ..plain(1, 3)
+            });
+            let at_start = admitted(&limiter, charge(&limit, 1), START).await;
+            assert_eq!(at_start, (3, refused(0, 0, Some(first))), "{window:?}");
+            let at_last = admitted(&limiter, charge(&limit, 1), later(last)).await;
+            assert_eq!(at_last, (0, refused(0, 0, Some(1))), "{window:?}");
+            let at_first = admitted(&limiter, charge(&limit, 1), later(first)).await;
+            assert_eq!(at_first.0, 3, "{window:?}");
+        }
+    });
+}
+
+#[test]
+fn a_call_that_fits_into_what_is_left_is_never_refused() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 100));
+        let mut left = 100;
+        for amount in [1, 7, 1, 40, 3, 30, 60, 17, 2, 1, 1] {
+            let answer = admit(&limiter, charge(&limit, amount), START).await;
+            assert_eq!(answer.is_ok(), amount <= left, "{amount} of {left}");
+            match answer {
+                Ok(()) => left -= amount,
+                Err(no) => assert_eq!(no.remaining, left),
+            }
+            assert_eq!(charged(&limiter, &limit, START), 100 - left);
+        }
+        assert_eq!(left, 0);
+    });
+}
+
+#[test]
+fn amounts_beyond_40_bits_are_charged_exactly() {
+    run(async {
+        let limiter = limiter();
+        let max = 900_000_000_000_000;
+        let limit = Arc::new(plain(1, max));
+        let (calls, no) = admitted(&limiter, charge(&limit, max / 4 + 1), START).await;
+        assert_eq!((calls, no.remaining), (3, max / 4 - 3));
+        let rest = charge(&limit, max / 4 - 3);
+        assert_eq!(admitted(&limiter, rest, START).await.0, 1);
+        assert_eq!(charged(&limiter, &limit, START), max);
+    });
+}
+
+#[test]
+fn an_amount_over_max_can_never_fit_and_zero_always_does() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 10));
+        admit(&limiter, charge(&limit, 4), START).await.unwrap();
+        let no = admit(&limiter, charge(&limit, 11), START).await;
+        assert_eq!(no, Err(refused(0, 6, None)));
+        assert_eq!(
+            limiter
+                .usage()
+                .refused(&limit, charge(&limit, 1).key, 11, START.unix_ms),
+            Some(None)
+        );
+        let tickets = limiter.reserve(&[charge(&limit, 0)], START).await.unwrap();
+        assert!(tickets.settle(Outcome::Acted, START).is_empty());
+        let nothing = Arc::new(plain(2, 0));
+        assert_eq!(
+            admit(&limiter, charge(&nothing, 1), START).await,
+            Err(refused(0, 0, None))
+        );
+    });
+}
+
+#[test]
+fn a_call_is_charged_for_all_its_limits_or_for_none() {
+    run(async {
+        let limiter = limiter();
+        let (wide, narrow) = (Arc::new(plain(1, 100)), Arc::new(plain(2, 2)));
+        let gate = Arc::new(Limit {
+            kind: Kind::InFlight,
+            ..plain(3, 5)
+        });
+        let both = [charge(&gate, 1), charge(&wide, 3), charge(&narrow, 1)];
+        for _ in 0..2 {
+            limiter
+                .reserve(&both, START)
+                .await
+                .unwrap()
+                .settle(Outcome::Acted, START);
+        }
+        for _ in 0..5 {
+            let no = limiter.reserve(&both, START).await.err();
+            assert_eq!(no, Some(refused(2, 0, Some(60_000))));
+        }
+        assert_eq!(charged(&limiter, &wide, START), 6);
+        assert_eq!(charged(&limiter, &gate, START), 0);
+        // What was given back is no refund: the bound of refunds is untouched.
+        assert_eq!(limiter.show(&Filter::default(), START)[0].refunded, 0);
+        assert_eq!(admitted(&limiter, charge(&wide, 1), START).await.0, 94);
+    });
+}
+
+#[test]
+fn only_what_certainly_did_not_act_is_given_back_and_more_where_the_limit_says_so() {
+    run(async {
+        use Outcome::*;
+        for (on, given_back) in [
+            (
+                RefundOn::default(),
+                [false, true, true, false, false, false],
+            ),
+            (
+                RefundOn {
+                    rpc_error: true,
+                    ..RefundOn::default()
+                },
+                [false, true, true, true, false, false],
+            ),
+            (
+                RefundOn {
+                    http_5xx: true,
+                    tool_error: true,
+                    ..RefundOn::default()
+                },
+                [false, true, true, false, true, true],
+            ),
+        ] {
+            let limiter = limiter();
+            let limit = Arc::new(Limit {
+                refund_on: on,
+                ..plain(1, 100)
+            });
+            for (outcome, back) in [Acted, Unsent, Rejected, RpcError, Http5xx, ToolError]
+                .into_iter()
+                .zip(given_back)
+            {
+                let before = charged(&limiter, &limit, START);
+                let tickets = limiter.reserve(&[charge(&limit, 3)], START).await.unwrap();
+                let lines = tickets.settle(outcome, START);
+                let settled = if back {
+                    Settled::Refunded
+                } else {
+                    Settled::Charged
+                };
+                let line = Charged {
+                    identity: 1,
+                    window: MINUTE.id(START.unix_ms),
+                    amount: 3,
+                    settled,
+                };
+                assert_eq!(lines.as_slice(), [line], "{outcome:?}");
+                let now = charged(&limiter, &limit, START);
+                assert_eq!(now, if back { before } else { before + 3 }, "{outcome:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_refund_makes_room_at_once_after_a_refusal() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 3));
+        let ticket = limiter.reserve(&[charge(&limit, 2)], START).await.unwrap();
+        assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 1);
+        ticket.settle(Outcome::Unsent, START);
+        assert_eq!(admitted(&limiter, charge(&limit, 2), START).await.0, 1);
+        assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 0);
+    });
+}
+
+#[test]
+fn nothing_is_refunded_into_a_later_window() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 5));
+        let (before, after) = (later(59_000), later(60_000));
+        let early = limiter.reserve(&[charge(&limit, 5)], before).await.unwrap();
+        // The border alone is enough, whether or not the next window was entered.
+        let lines = early.settle(Outcome::Unsent, after);
+        assert_eq!(lines[0].settled, Settled::Charged);
+        let early = limiter.reserve(&[charge(&limit, 5)], after).await.unwrap();
+        let next = later(120_000);
+        admit(&limiter, charge(&limit, 1), next).await.unwrap();
+        assert_eq!(
+            early.settle(Outcome::Unsent, next)[0].settled,
+            Settled::Charged
+        );
+        assert_eq!(charged(&limiter, &limit, next), 1);
+        assert_eq!(admitted(&limiter, charge(&limit, 1), next).await.0, 4);
+    });
+}
+
+#[test]
+fn a_counter_gives_back_at_most_refund_max_in_a_window() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(Limit {
+            refund_max: 3,
+            ..plain(1, 10)
+        });
+        let settle = async |now| {
+            let tickets = limiter.reserve(&[charge(&limit, 2)], now).await.unwrap();
+            tickets.settle(Outcome::Rejected, now)[0].settled
+        };
+        assert_eq!(settle(START).await, Settled::Refunded);
+        assert_eq!(settle(START).await, Settled::RefundBound);
+        assert_eq!(charged(&limiter, &limit, START), 2);
+        assert_eq!(settle(later(60_000)).await, Settled::Refunded);
+    });
+}
+
+#[test]
+fn a_dropped_ticket_stays_charged() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 3));
+        drop(limiter.reserve(&[charge(&limit, 2)], START).await.unwrap());
+        assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 1);
+    });
+}
+
+#[test]
+fn a_place_in_flight_is_freed_by_settling_and_by_dropping() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(Limit {
+            kind: Kind::InFlight,
+            ..plain(1, 2)
+        });
+        let take = async || limiter.reserve(&[charge(&limit, 1)], START).await;
+        let first = take().await.unwrap();
+        let second = take().await.unwrap();
+        assert_eq!(take().await.err(), Some(refused(0, 0, None)));
+        assert_eq!(limiter.show(&Filter::default(), START)[0].in_flight, 2);
+        assert!(first.settle(Outcome::Acted, START).is_empty());
+        drop(second);
+        let held = [take().await.unwrap(), take().await.unwrap()];
+        assert!(take().await.is_err());
+        drop(held);
+        // Nobody holds it: the sweep forgets it.
+        limiter.sweep(later(LOOK_MS)).await;
+        assert!(limiter.is_empty());
+    });
+}
+
+#[test]
+fn a_lowered_max_admits_nothing_beyond_it_and_a_raised_one_opens_at_once() {
+    run(async {
+        let limiter = limiter();
+        let of = |max| Arc::new(plain(1, max));
+        limiter.define([&of(100)], START).await.unwrap();
+        for _ in 0..10 {
+            admit(&limiter, charge(&of(100), 1), START).await.unwrap();
+        }
+        // The bucket holds leased quota now; a call judged by the former view may still come.
+        limiter.define([&of(12)], START).await.unwrap();
+        let (calls, no) = admitted(&limiter, charge(&of(100), 1), START).await;
+        assert_eq!((calls, no.remaining), (2, 0));
+        limiter.define([&of(5)], START).await.unwrap();
+        assert_eq!(admitted(&limiter, charge(&of(5), 1), START).await.0, 0);
+        limiter.define([&of(15)], START).await.unwrap();
+        assert_eq!(admitted(&limiter, charge(&of(15), 1), START).await.0, 3);
+        assert_eq!(charged(&limiter, &of(15), START), 15);
+        // Out of force and back within the window: the same counter.
+        limiter.define([], START).await.unwrap();
+        limiter.define([&of(16)], START).await.unwrap();
+        assert_eq!(admitted(&limiter, charge(&of(16), 1), START).await.0, 1);
+        assert_eq!(limiter.show(&Filter::default(), START)[0].max, Some(16));
+    });
+}
+
+#[test]
+fn a_limit_that_only_counts_never_refuses_but_says_what_it_would_have_done() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(Limit {
+            counts_only: true,
+            ..plain(1, 3)
+        });
+        let key = charge(&limit, 1).key;
+        for call in 0..10 {
+            let would = limiter.usage().refused(&limit, key, 1, START.unix_ms);
+            assert_eq!(would, (call >= 3).then_some(Some(60_000)));
+            admit(&limiter, charge(&limit, 1), START).await.unwrap();
+        }
+        admit(&limiter, charge(&limit, 50), START).await.unwrap();
+        assert_eq!(charged(&limiter, &limit, START), 60);
+        let gate = Arc::new(Limit {
+            kind: Kind::InFlight,
+            counts_only: true,
+            ..plain(2, 1)
+        });
+        let _first = limiter.reserve(&[charge(&gate, 1)], START).await.unwrap();
+        assert!(limiter.reserve(&[charge(&gate, 1)], START).await.is_ok());
+    });
+}
+
+#[test]
+fn a_used_up_limit_is_known_without_asking_until_its_window_ends() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 3));
+        let known = |amount, now: Now| {
+            limiter
+                .usage()
+                .refused(&limit, charge(&limit, 1).key, amount, now.unix_ms)
+        };
+        assert_eq!(known(1, START), None);
+        admit(&limiter, charge(&limit, 2), START).await.unwrap();
+        assert_eq!(
+            admit(&limiter, charge(&limit, 2), START).await,
+            Err(refused(0, 1, Some(60_000)))
+        );
+        assert_eq!(known(2, START), Some(Some(60_000)));
+        assert_eq!(known(1, START), None);
+        assert_eq!(known(2, later(60_000)), None);
+        assert_eq!(charged(&limiter, &limit, later(60_000)), 0);
+    });
+}
+
+#[test]
+fn steps_of_the_wall_clock_open_no_window() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 3));
+        assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 3);
+        for unix_ms in [0, START.unix_ms + 3_600_000, u64::MAX] {
+            let stepped = Now {
+                unix_ms,
+                ..later(30_000)
+            };
+            let (calls, no) = admitted(&limiter, charge(&limit, 1), stepped).await;
+            assert_eq!((calls, no), (0, refused(0, 0, Some(30_000))));
+        }
+    });
+}
+
+#[test]
+fn distinct_keys_are_bounded_and_refused_ones_leave_nothing_behind() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 30));
+        for key in 0..3 {
+            admit(&limiter, keyed(&limit, key, 3), START).await.unwrap();
+        }
+        for key in 3..50 {
+            let no = admit(&limiter, keyed(&limit, key, 3), START)
+                .await
+                .unwrap_err();
+            assert_eq!((no.code, no.retry_after_ms), (Code::Rule, Some(60_000)));
+        }
+        assert_eq!(limiter.len(), 3);
+        assert_eq!(lock(&limiter.schedule).len(), 3);
+        // Another grant has keys of its own.
+        let other = Charge {
+            scope_value: "grant-2",
+            ..keyed(&limit, 77, 3)
+        };
+        admit(&limiter, other, START).await.unwrap();
+        admit(&limiter, keyed(&limit, 9, 3), later(60_000))
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
+fn beyond_counters_max_new_counters_are_refused_as_overloaded_until_old_ones_are_swept() {
+    run(async {
+        let limiter = limiter_of(4);
+        let limit = Arc::new(plain(1, 30));
+        for key in 0..4 {
+            admit(&limiter, keyed(&limit, key, 100), START)
+                .await
+                .unwrap();
+        }
+        let no = admit(&limiter, keyed(&limit, 4, 100), START)
+            .await
+            .unwrap_err();
+        assert_eq!(no.code, Code::Overloaded);
+        admit(&limiter, keyed(&limit, 3, 100), START).await.unwrap();
+        // A counter is not forgotten while its window lives, nor while a call holds a ticket of it.
+        limiter.sweep(later(30_000)).await;
+        assert_eq!(limiter.len(), 4);
+        let held = limiter
+            .reserve(&[keyed(&limit, 0, 100)], later(30_000))
+            .await
+            .unwrap();
+        limiter.sweep(later(60_000)).await;
+        assert_eq!(limiter.len(), 1);
+        drop(held);
+        limiter.sweep(later(60_000 + LOOK_MS)).await;
+        assert!(limiter.is_empty() && lock(&limiter.schedule).is_empty());
+        assert_eq!(
+            limiter.handle.show(later(90_000)).await.unwrap().counters,
+            0
+        );
+        admit(&limiter, keyed(&limit, 4, 100), later(90_000))
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
+fn a_sweep_in_a_live_window_loses_no_charge() {
+    run(async {
+        let limiter = limiter();
+        let limit = Arc::new(plain(1, 100));
+        let mut calls = 0;
+        for second in 0..59 {
+            limiter.sweep(later(second * 1_000)).await;
+            for _ in 0..(second % 4) {
+                calls += u64::from(
+                    admit(&limiter, charge(&limit, 1), later(second * 1_000))
+                        .await
+                        .is_ok(),
+                );
+            }
+            assert_eq!(charged(&limiter, &limit, later(second * 1_000)), calls);
+        }
+        assert_eq!(
+            calls + admitted(&limiter, charge(&limit, 1), later(59_500)).await.0,
+            100
+        );
+    });
+}
+
+#[test]
+fn without_the_ledger_a_limit_denies_as_unreachable_or_admits_max_more() {
+    run(async {
+        let limiter = Limiter::new(Handle::disconnected(START), 100);
+        let limit = Arc::new(plain(1, 3));
+        let no = admit(&limiter, charge(&limit, 1), START).await.unwrap_err();
+        assert_eq!(no.code, Code::Unreachable);
+        let allow = Arc::new(Limit {
+            on_unreachable: OnUnreachable::Allow,
+            ..plain(2, 3)
+        });
+        let tickets = limiter.reserve(&[charge(&allow, 1)], START).await.unwrap();
+        assert_eq!(
+            tickets.settle(Outcome::Unsent, START)[0].settled,
+            Settled::Refunded
+        );
+        let (calls, no) = admitted(&limiter, charge(&allow, 1), START).await;
+        assert_eq!((calls, no.code), (3, Code::Unreachable));
+        limiter.sweep(later(30_000)).await;
+        assert_eq!(
+            admitted(&limiter, charge(&allow, 1), later(30_000)).await.0,
+            0
+        );
+        assert_eq!(
+            admitted(&limiter, charge(&allow, 1), later(60_000)).await.0,
+            3
+        );
+        let counts = Arc::new(Limit {
+            counts_only: true,
+            ..plain(3, 3)
+        });
+        assert_eq!(admit(&limiter, charge(&counts, 9), START).await, Ok(()));
+        assert!(limiter.define([&limit], START).await.is_err());
+    });
+}
+
+#[test]
+fn a_call_waits_for_the_ledger_a_bounded_time_and_leaves_nothing_behind() {
+    run(async {
+        let limiter = limiter();
+        let (first, slow) = (Arc::new(plain(1, 30)), Arc::new(plain(2, 30)));
+        admit(&limiter, charge(&slow, 1), START).await.unwrap();
+        let counter = limiter.counter(&charge(&slow, 1), START).unwrap();
+        let State::Rate(rate) = &counter.state else {
+            panic!()
+        };
+        let busy = rate.hold().await;
+        let began = Instant::now();
+        // More than the bucket holds, so it must ask; somebody else is asking and hears nothing.
+        let calls = [charge(&first, 1), charge(&slow, 20)];
+        let no = limiter.reserve(&calls, START).await.unwrap_err();
+        assert_eq!((no.index, no.code), (1, Code::Unreachable));
+        assert!(began.elapsed() >= WAIT && began.elapsed() < 20 * WAIT);
+        // A caller that goes away while it waits is as if it had not come.
+        let gone = timeout_at(Instant::now() + WAIT / 10, limiter.reserve(&calls, START)).await;
+        assert!(gone.is_err());
+        drop(busy);
+        assert_eq!(charged(&limiter, &first, START), 0);
+        assert_eq!(admitted(&limiter, charge(&slow, 1), START).await.0, 29);
+        assert_eq!(admitted(&limiter, charge(&first, 1), START).await.0, 30);
+    });
+}
+
+#[test]
+fn eight_threads_are_admitted_exactly_max_calls_in_every_window() {
+    const MAX: u64 = 5_000;
+    let limiter = limiter();
+    let limit = Arc::new(plain(1, MAX));
+    let shared = Arc::new(plain(2, 3 * MAX));
+    let windows: [AtomicU64; 3] = Default::default();
+    // A thread that is late with its clock is charged to the window that runs by then: the line says which.
+    let book = |tickets: Tickets, outcome, now| {
+        for line in tickets.settle(outcome, now) {
+            if line.identity == 1 && line.settled != Settled::Refunded {
+                let window = line.window - MINUTE.id(START.unix_ms);
+                windows[window as usize].fetch_add(line.amount, Ordering::AcqRel);
+            }
+        }
+    };
+    std::thread::scope(|threads| {
+        for thread in 0..8u64 {
+            let (limiter, limit, shared, book) = (&limiter, &limit, &shared, &book);
+            threads.spawn(move || {
+                run(async {
+                    for window in 0..3 {
+                        let now = later(60_000 * window + 30_000);
+                        for call in 0u64.. {
+                            let amount = 1 + (call + thread) % 3;
+                            let charges = [charge(limit, amount), charge(shared, 1)];
+                            match limiter.reserve(&charges, now).await {
+                                Ok(tickets) if call % 5 == 0 => book(tickets, Outcome::Unsent, now),
+                                Ok(tickets) => book(tickets, Outcome::Acted, now),
+                                Err(no) => {
+                                    assert_eq!((no.index, no.code), (0, Code::Limit));
+                                    // Others may still give back: only a call of 1 that finds nothing is the end.
+                                    match limiter.reserve(&[charge(limit, 1)], now).await {
+                                        Ok(tickets) => book(tickets, Outcome::Acted, now),
+                                        Err(_) => break,
+                                    }
+                                }
+                            }
+                        }
+                    }
+                });
+            });
+        }
+    });
+    for (window, admitted) in windows.iter().enumerate() {
+        let now = later(60_000 * window as u64 + 30_000);
+        let mut admitted = admitted.load(Ordering::Acquire);
+        assert!(admitted <= MAX, "window {window}: {admitted}");
+        if window == 2 {
+            // What was given back after the last thread had stopped.
+            admitted += run(self::admitted(&limiter, charge(&limit, 1), now)).0;
+            assert_eq!(admitted, MAX);
+        }
+    }
+}
+
+#[test]
+fn counters_are_shown_bounded_and_the_fullest_come_first() {
+    run(async {
+        let limiter = limiter();
+        let (a, b) = (Arc::new(plain(1, 10)), Arc::new(plain(2, 100)));
+        admit(&limiter, charge(&a, 6), START).await.unwrap();
+        let long = "ü".repeat(200);
+        let named = Charge {
+            scope_value: &long,
+            ..keyed(&b, 5, 10)
+        };
+        admit(
+            &limiter,
+            Charge {
+                amount: 50,
+                ..named
+            },
+            START,
+        )
+        .await
+        .unwrap();
+        let top = limiter.top(1, START);
+        assert_eq!(
+            (top.len(), top[0].identity, top[0].charged, top[0].max),
+            (1, Identity(1), 6, Some(10))
+        );
+        assert_eq!(limiter.top(usize::MAX, START).len(), 2);
+        let find = |text: &str| {
+            limiter.show(
+                &Filter {
+                    text: Some(text.into()),
+                    ..Filter::default()
+                },
+                START,
+            )
+        };
+        assert_eq!(find("grant-1").len(), 1);
+        assert_eq!(find("nobody").len(), 0);
+        let found = &find("s:5")[0];
+        assert_eq!(
+            (found.charged, found.window_end_ms),
+            (50, Some(START.unix_ms + 60_000))
+        );
+        assert!(found.scope_value.len() <= 131 && found.scope_value.ends_with('…'));
+        let most = Filter {
+            most: 1,
+            ..Filter::default()
+        };
+        assert_eq!(limiter.show(&most, START).len(), 1);
+        assert_eq!(limiter.show(&Filter::default(), later(60_000)).len(), 0);
+    });
+}
