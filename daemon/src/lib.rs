@@ -15,5 +15,6 @@ pub mod limiter;
 pub mod metrics;
 pub mod server;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod view;

@@ -53,20 +53,10 @@ impl Closed {
         }
     }
 
-    /// Removes the oldest until so many bytes must come free; whether there were enough. File systems free space
-    /// late, so looking at it after each removal would remove too much.
-    pub(super) fn remove_oldest(&self, mut bytes: u64) -> bool {
-        for file in self.list().unwrap_or_default() {
-            if bytes == 0 {
-                break;
-            }
-            let found = file.metadata().map_or(0, |found| found.len());
-            if !remove(&file) {
-                return false;
-            }
-            bytes = bytes.saturating_sub(found);
-        }
-        bytes == 0
+    /// Removes the oldest; whether there was one and it could be.
+    pub(super) fn remove_oldest(&self) -> bool {
+        let files = self.list().unwrap_or_default();
+        files.first().is_some_and(|file| remove(file))
     }
 
     /// Oldest first.
@@ -130,7 +120,7 @@ mod tests {
         for name in others {
             fs::write(dir.path().join(name), "x").unwrap();
         }
-        assert!(!closed.remove_oldest(1));
+        assert!(!closed.remove_oldest());
         for at_ms in [1_785_230_400_125, 1_785_230_400_125, 1_785_230_399_000] {
             fs::write(&open, "x").unwrap();
             closed.take_in(&open, at_ms).unwrap();
@@ -148,7 +138,7 @@ mod tests {
             ]
         );
         closed.keep_newest(2);
-        assert!(closed.remove_oldest(1));
+        assert!(closed.remove_oldest());
         assert_eq!(names(&closed), ["audit.jsonl.20260728T092000.126Z"]);
         closed.keep_newest(0);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), others.len() - 1);

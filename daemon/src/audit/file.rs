@@ -66,13 +66,11 @@ impl FileSink {
         Ok(sink)
     }
 
-    fn is_full(&self, open: &Open, next_line: u64, unix_ms: u64) -> bool {
+    fn is_due(&self, open: &Open, next_line: u64, unix_ms: u64) -> bool {
         let too_long = open.bytes.saturating_add(next_line) > self.settings.rotate_bytes;
         let age = self.settings.rotate_age.map(|age| age.as_millis() as u64);
         let too_old = age.is_some_and(|age| unix_ms.saturating_sub(open.born_ms) >= age);
-        open.bytes > 0
-            && (too_long || too_old)
-            && is_due(self.next_rotate_ms, unix_ms, ROTATE_RETRY_MS)
+        open.bytes > 0 && (too_long || too_old) && unix_ms >= self.next_rotate_ms
     }
 
     /// Closes the file under a name of its own and opens a new one. Whatever fails, lines have somewhere to go.
@@ -113,30 +111,30 @@ impl FileSink {
     }
 
     fn make_room(&mut self) {
-        let free = (self.free)(self.closed.directory());
-        let missing = match free {
-            Ok(free) => self.settings.min_free.saturating_sub(free),
+        let directory = self.closed.directory().to_owned();
+        let mut is_short = || match (self.free)(&directory) {
+            Ok(free) => free < self.settings.min_free,
             Err(error) => {
                 tracing::warn!(%error, "audit: the free space cannot be read");
-                0
+                false
             }
         };
         if self.settings.retain_required {
-            self.short = missing > 0;
-        } else if missing > 0 && !self.closed.remove_oldest(missing) {
-            tracing::warn!("audit: less than min_free is left and no closed file to remove");
+            self.short = is_short();
+            return;
+        }
+        while is_short() {
+            if !self.closed.remove_oldest() {
+                tracing::warn!("audit: less than min_free is left and no closed file to remove");
+                return;
+            }
         }
     }
 }
 
-/// Whether something that is done once a period may be done; a clock that was set back does not put it off.
-fn is_due(next_ms: u64, unix_ms: u64, period_ms: u64) -> bool {
-    unix_ms >= next_ms || next_ms > unix_ms.saturating_add(period_ms)
-}
-
 impl sink::Out for FileSink {
     fn write(&mut self, batch: &mut Batch, unix_ms: u64) -> io::Result<()> {
-        if is_due(self.next_check_ms, unix_ms, CHECK_MS) {
+        if unix_ms >= self.next_check_ms {
             self.check(unix_ms);
         }
         while !batch.is_empty() {
@@ -149,7 +147,7 @@ impl sink::Out for FileSink {
             let due = self
                 .open
                 .as_ref()
-                .is_some_and(|open| self.is_full(open, next_line, unix_ms));
+                .is_some_and(|open| self.is_due(open, next_line, unix_ms));
             if due && batch.at_line_start() {
                 self.rotate(unix_ms);
             }
@@ -162,9 +160,9 @@ impl sink::Out for FileSink {
     }
 
     fn tick(&mut self, unix_ms: u64) -> bool {
-        if is_due(self.next_check_ms, unix_ms, CHECK_MS) {
+        if unix_ms >= self.next_check_ms {
             self.check(unix_ms);
-            let due = |open: &Open| self.is_full(open, 0, unix_ms);
+            let due = |open: &Open| self.is_due(open, 0, unix_ms);
             if self.open.as_ref().is_some_and(due) {
                 self.rotate(unix_ms);
             }

@@ -207,7 +207,7 @@ impl Audit {
 
     /// Whether calls can be recorded now (`/readyz`): the sink takes lines and a place is free.
     pub fn ready(&self) -> bool {
-        self.shared.ready.load(Relaxed) && !self.records.is_closed() && self.records.capacity() > 0
+        self.shared.ready.load(Relaxed) && self.records.capacity() > 0
     }
 
     /// Places of the queue that are taken.

@@ -1,12 +1,59 @@
 //! `tollgate serve`
 
-use std::process::ExitCode;
+use crate::{
+    config,
+    server::{Server, Source},
+    telemetry,
+};
+use anyhow::Context;
+use proto::doc::Severity;
+use std::{path::PathBuf, process::ExitCode};
 
 /// Arguments of `tollgate serve`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration file (YAML or JSON); see config/full.yaml for every key
+    #[arg(short, long, value_name = "FILE", default_value = "tollgate.yaml")]
+    config: PathBuf,
+}
 
 /// Runs `tollgate serve`.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    todo!()
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // Not canonical: the file may be a link that is swapped.
+    let path = std::path::absolute(&args.config).unwrap_or_else(|_| args.config.clone());
+    let config::Attempt { outcome, seen } = config::attempt(&args.config, 1, None);
+    let loaded = match outcome {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("{problem}");
+            }
+            let n = problems.iter().filter(|problem| problem.is_error()).count();
+            eprintln!(
+                "tollgate: {n} problem{} in the configuration; nothing was started",
+                if n == 1 { "" } else { "s" }
+            );
+            return Ok(ExitCode::from(1));
+        }
+    };
+    telemetry::init(&loaded.settings.log)?;
+    for remark in &loaded.remarks {
+        match remark.problem.severity {
+            Severity::Note => tracing::info!("{remark}"),
+            _ => tracing::warn!("{remark}"),
+        }
+    }
+    let listeners = loaded.settings.listeners.clone();
+    let server = Server::new(loaded, Some(Source { path, seen })).context("cannot start")?;
+    for (address, listener) in server.addresses().iter().zip(&listeners) {
+        let scheme = if listener.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        eprintln!("tollgate: listening on {scheme}://{address}");
+    }
+    let (_keep, stop) = tokio::sync::watch::channel(false);
+    server.run(stop)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 pub mod stdio;
+pub mod streamable_http;
 
 /// What goes to an upstream: judged bytes and the few headers that may travel.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl ErrorKind {
 /// The body of an upstream's reply.
 pub enum Body {
     /// Straight from an HTTP upstream.
-    Http(hyper::body::Incoming),
+    Http(hyper::body::Incoming, Box<streamable_http::Lease>),
     /// From a stdio upstream: ready-made chunks (JSON, or SSE events) through a bounded channel.
     Channel(tokio::sync::mpsc::Receiver<Result<Bytes, Error>>),
     /// Nothing more than this.
@@ -91,7 +92,7 @@ pub enum Body {
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Body::Http(_) => "Body::Http",
+            Body::Http(..) => "Body::Http",
             Body::Channel(_) => "Body::Channel",
             Body::Full(_) => "Body::Full",
         })
@@ -99,17 +100,35 @@ impl std::fmt::Debug for Body {
 }
 
 impl Body {
+    /// Whether nothing more will come, as far as that is known before asking.
+    pub fn is_end(&self) -> bool {
+        use http_body::Body as _;
+        match self {
+            Body::Full(bytes) => bytes.is_none(),
+            Body::Http(incoming, _) => incoming.is_end_stream(),
+            Body::Channel(_) => false,
+        }
+    }
     /// The next chunk of data; `None` at the proper end, an error at any other.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         match self {
             Body::Full(bytes) => Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(Ok)),
             Body::Channel(receiver) => receiver.poll_recv(cx),
-            Body::Http(incoming) => loop {
+            Body::Http(incoming, lease) => loop {
                 use http_body::Body as _;
                 return match std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                    None => Poll::Ready(None),
+                    None => {
+                        lease.give_back();
+                        Poll::Ready(None)
+                    }
                     Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => Poll::Ready(Some(Ok(data))),
+                        Ok(data) => {
+                            // With a Content-Length nobody may ask again after the last byte.
+                            if incoming.is_end_stream() {
+                                lease.give_back();
+                            }
+                            Poll::Ready(Some(Ok(data)))
+                        }
                         Err(_trailers) => continue,
                     },
                     Some(Err(e)) => Poll::Ready(Some(Err(Error {

@@ -5,10 +5,16 @@
 //! ```
 
 pub mod compile;
+mod condition;
 pub mod decision;
 pub mod dialect;
 pub mod evaluate;
+mod glob;
 pub mod ir;
+pub mod number;
+pub mod path;
+mod text;
+mod validate;
 
 pub use compile::{Policy, compile};
 pub use decision::{Code, Denial, Verdict};

@@ -4,7 +4,8 @@ use super::ir;
 use crate::doc::Problem;
 
 /// Which form a document has; told from its keys, never from the file's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// `policy.json`
     Native,

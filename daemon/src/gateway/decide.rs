@@ -1,0 +1,613 @@
+//! Stage 3: may this caller do this, now? The only place that makes an [`Admitted`].
+
+use super::{
+    Asked, Gate,
+    error::{Answer, RPC_GATEWAY},
+    identify::{self, Caller},
+    inflight::{Full, Place},
+    record::Recorder,
+    relay::{Plan, What},
+    scan::rule_headers,
+    session::{self, Opening, Session},
+};
+use crate::{
+    upstream::{Expects, Request},
+    view::{Binding, Server, Transport, View},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use proto::{
+    mcp::{self, Era},
+    policy::{Code, Denial, Policy, Verdict, compile::Call},
+    scan::{Envelope, Kind},
+    time::Now,
+};
+use std::{sync::Arc, time::Instant};
+
+/// Proof that a request was judged and may go upstream. Only this module can make one; only it can be forwarded.
+#[derive(Debug)]
+pub struct Admitted {
+    pub(super) request: Request,
+    pub(super) server: Arc<Server>,
+    pub(super) session: Option<Arc<Session>>,
+    pub(super) opening: Option<Opening>,
+    pub(super) places: Vec<Place>,
+    pub(super) plan: Plan,
+    _judged: Judged,
+}
+
+#[derive(Debug)]
+struct Judged;
+
+/// One message of a body, with what came around it.
+pub struct Message<'a> {
+    /// What the scanner read.
+    pub envelope: &'a Envelope<'a>,
+    /// The very bytes that were read.
+    pub bytes: Bytes,
+    /// Position in a batch.
+    pub batch_index: Option<u32>,
+}
+
+/// Methods that pass without a policy (policies.md §4).
+const UNJUDGED: &[&str] = &["initialize", "server/discover", "ping"];
+
+/// Judges one message. On `Ok` its charges are taken and ride in the recorder.
+pub async fn decide(
+    gate: &Arc<Gate>,
+    asked: &Asked,
+    message: Message<'_>,
+    recorder: &mut Recorder,
+) -> Result<Admitted, Answer> {
+    let Message {
+        envelope,
+        ref bytes,
+        batch_index,
+    } = message;
+    let Asked {
+        caller,
+        headers,
+        now,
+        ..
+    } = asked;
+    let now = *now;
+    let id = envelope.id.filter(|_| envelope.kind == Kind::Request);
+    let view = gate.views.load().ok_or_else(no_view)?;
+    let grant = identify::look_up(&view, &caller.token, now).map_err(identify::unauthorized)?;
+    let Some(binding) = grant.servers.get(&caller.server) else {
+        return Err(identify::forbidden(
+            "other_server",
+            "This grant does not cover this server",
+        ));
+    };
+    if let Some(policy) = &binding.policy {
+        recorder.policy(policy);
+    }
+
+    // Which rules does it live under?
+    let named = named_session(gate, caller, headers, &view, now);
+    let found = named
+        .as_ref()
+        .and_then(|found| found.as_ref().ok())
+        .cloned();
+    let version = found.as_ref().and_then(|session| session.version.get());
+    let era = mcp::judge(envelope, &rule_headers(headers), version.map(|v| &**v))
+        .map_err(|violation| Answer::violation(&violation, id))?;
+    recorder.era(era);
+    let opens = era == Era::Legacy && envelope.method == "initialize";
+    let session = match (era, opens) {
+        (Era::Modern, _) | (_, true) => None,
+        (Era::Legacy, false) => Some(require_session(named, id)?),
+    };
+    if let Some(session) = &session {
+        recorder.session(session);
+    }
+    if batch_index.is_some() && (era == Era::Modern || opens) {
+        let message = "initialize and 2026-07-28 requests cannot stand in a batch";
+        return Err(Answer::refuse(
+            StatusCode::BAD_REQUEST,
+            id,
+            -32600,
+            "batch",
+            message,
+        ));
+    }
+    if era == Era::Modern && matches!(binding.server.transport, Transport::Stdio(_)) {
+        // A 4xx without a modern error body is what sends a dual-era client to `initialize` (mcp.md §3).
+        let message = "This server speaks sessions (2025-11-25 and older): send initialize";
+        return Err(Answer::refuse(
+            StatusCode::BAD_REQUEST,
+            id,
+            RPC_GATEWAY,
+            "legacy_only",
+            message,
+        ));
+    }
+
+    // May it be said at all?
+    judge_method(envelope, era, version.map(|v| &**v), binding, recorder, id)?;
+    if !recorder.has_slot() {
+        return Err(turned_away(
+            envelope,
+            id,
+            era,
+            recorder,
+            Code::Audit,
+            "The call could not be recorded",
+        ));
+    }
+    let places = take_places(gate, &view, caller, envelope, id, era, binding, recorder)?;
+    if envelope.method == "tools/call" {
+        judge_call(
+            gate,
+            caller,
+            envelope,
+            session.as_deref(),
+            binding,
+            recorder,
+            era,
+            now,
+        )
+        .await?;
+    }
+
+    // It may: put together what goes upstream.
+    let (session, opening) = if opens {
+        let session = open_session(gate, caller, &view, id, now)?;
+        recorder.session(&session);
+        (
+            Some(session.clone()),
+            Some(Opening::new(gate.sessions.clone(), session)),
+        )
+    } else {
+        (session, None)
+    };
+    let what = What::of(envelope, era);
+    let timed = !matches!(what, What::Listen { .. });
+    let request = Request {
+        verb: Method::POST,
+        body: bytes.clone(),
+        expects: id.map(|id| Expects {
+            method: envelope.method.to_owned(),
+            id: Bytes::copy_from_slice(id),
+            progress_token: envelope.progress_token.map(Bytes::copy_from_slice),
+        }),
+        headers: upstream_headers(headers, era, session.as_deref()),
+        deadline: timed.then(|| Instant::now() + binding.server.timeout),
+    };
+    let plan = Plan::new(what, id, era, caller, binding, &view);
+    recorder.decided();
+    Ok(Admitted {
+        request,
+        server: binding.server.clone(),
+        session,
+        opening,
+        places,
+        plan,
+        _judged: Judged,
+    })
+}
+
+/// Judges the opening (GET) or the end (DELETE) of a session's stream: sessions of the legacy era only.
+pub fn decide_stream(
+    gate: &Arc<Gate>,
+    asked: &Asked,
+    verb: Method,
+    recorder: &mut Recorder,
+) -> Result<Admitted, Answer> {
+    let Asked {
+        caller,
+        headers,
+        now,
+        ..
+    } = asked;
+    let now = *now;
+    let view = gate.views.load().ok_or_else(no_view)?;
+    let grant = identify::look_up(&view, &caller.token, now).map_err(identify::unauthorized)?;
+    let Some(binding) = grant.servers.get(&caller.server) else {
+        return Err(identify::forbidden(
+            "other_server",
+            "This grant does not cover this server",
+        ));
+    };
+    let version = rule_headers(headers).protocol_version;
+    if version.is_some_and(|version| mcp::MODERN.contains(&version)) {
+        let message = "2026-07-28 has neither GET nor DELETE: POST subscriptions/listen instead";
+        let answer = Answer::refuse(
+            StatusCode::METHOD_NOT_ALLOWED,
+            None,
+            RPC_GATEWAY,
+            "method",
+            message,
+        );
+        return Err(Answer {
+            allow: Some("POST"),
+            ..answer
+        });
+    }
+    let session = require_session(named_session(gate, caller, headers, &view, now), None)?;
+    recorder.session(&session);
+    recorder.era(Era::Legacy);
+    if !recorder.has_slot() {
+        let message = "The request could not be recorded";
+        return Err(Answer::overloaded(
+            StatusCode::SERVICE_UNAVAILABLE,
+            None,
+            "audit",
+            1,
+            message,
+        ));
+    }
+    if version.is_some_and(|version| !mcp::LEGACY.contains(&version)) {
+        let message = "MCP-Protocol-Version is not a version that has sessions";
+        return Err(Answer::refuse(
+            StatusCode::BAD_REQUEST,
+            None,
+            -32600,
+            "version",
+            message,
+        ));
+    }
+    let mut places = Vec::new();
+    if verb == Method::GET {
+        let place = gate
+            .inflight
+            .stream(&caller.grant.id, view.bounds.streams_grant)
+            .map_err(|_| {
+                let message = "This grant has too many open streams (bounds.streams_grant)";
+                Answer::overloaded(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    None,
+                    "streams_grant",
+                    5,
+                    message,
+                )
+            })?;
+        places.push(place);
+    }
+    let request = Request {
+        verb,
+        body: Bytes::new(),
+        expects: None,
+        headers: upstream_headers(headers, Era::Legacy, Some(&session)),
+        deadline: None,
+    };
+    let plan = Plan::new(What::Stream, None, Era::Legacy, caller, binding, &view);
+    recorder.decided();
+    let server = binding.server.clone();
+    Ok(Admitted {
+        request,
+        server,
+        session: Some(session),
+        opening: None,
+        places,
+        plan,
+        _judged: Judged,
+    })
+}
+
+/// The answer while no view is in force.
+pub fn no_view() -> Answer {
+    let message = "The gateway has no configuration in force yet";
+    Answer::overloaded(StatusCode::SERVICE_UNAVAILABLE, None, "no_view", 1, message)
+}
+
+fn judge_method(
+    envelope: &Envelope<'_>,
+    era: Era,
+    version: Option<&str>,
+    binding: &Binding,
+    recorder: &mut Recorder,
+    id: Option<&[u8]>,
+) -> Result<(), Answer> {
+    if envelope.method.is_empty() {
+        return Ok(());
+    }
+    let table = match era {
+        Era::Modern => envelope.meta_version.as_deref().unwrap_or(mcp::MODERN[0]),
+        Era::Legacy => version.unwrap_or(mcp::LEGACY[0]),
+    };
+    let known = mcp::knows_method(table, envelope.method);
+    if !known
+        && !binding
+            .server
+            .extra_methods
+            .iter()
+            .any(|extra| extra == envelope.method)
+    {
+        return Err(Answer::unknown_method(id, era, envelope.method));
+    }
+    let Some(policy) = &binding.policy else {
+        if id.is_none() || UNJUDGED.contains(&envelope.method) {
+            return Ok(());
+        }
+        let denial = Denial::no_policy();
+        return Err(match (envelope.method, id) {
+            ("tools/call", Some(id)) => {
+                Answer::denied_call(&denial, id, era, recorder.request(), false)
+            }
+            _ => Answer::denied_method(&denial, id, recorder.request()),
+        });
+    };
+    if envelope.method == "tools/call" {
+        return Ok(());
+    }
+    if let Some(denial) = policy.shadow_method(envelope.method) {
+        recorder.shadow(&denial);
+    }
+    policy
+        .judge_method(envelope.method)
+        .map_err(|denial| Answer::denied_method(&denial, id, recorder.request()))
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the whole context of one judgement, used once"
+)]
+async fn judge_call(
+    gate: &Arc<Gate>,
+    caller: &Caller,
+    envelope: &Envelope<'_>,
+    session: Option<&Session>,
+    binding: &Binding,
+    recorder: &mut Recorder,
+    era: Era,
+    now: Now,
+) -> Result<(), Answer> {
+    let (Some(policy), Some(id)) = (&binding.policy, envelope.id) else {
+        return Err(internal(envelope.id));
+    };
+    let Some(tool) = envelope.name.as_deref() else {
+        let message = "tools/call needs params.name, a string";
+        return Err(Answer::refuse(
+            StatusCode::BAD_REQUEST,
+            Some(id),
+            -32602,
+            "tool_name",
+            message,
+        ));
+    };
+    let call = Call {
+        tool,
+        arguments: envelope.arguments,
+        grant: &caller.grant.id,
+        session: session.map(|session| &*session.audit_id),
+        unix_ms: now.unix_ms,
+    };
+    let deny = |policy: &Policy, denial: &Denial<'_>, recorder: &Recorder| {
+        Answer::denied_call(denial, id, era, recorder.request(), policy.hides_detail())
+    };
+    match policy.evaluate(&call, gate.limiter.usage()) {
+        Verdict::Deny(denial) => Err(deny(policy, &denial, recorder)),
+        Verdict::Admit { charges, shadow } => {
+            if let Some(denial) = &shadow {
+                recorder.shadow(denial);
+            }
+            match gate.limiter.reserve(&charges, now).await {
+                Ok(tickets) => {
+                    recorder.hold(tickets);
+                    Ok(())
+                }
+                Err(refused) => {
+                    let Some(charge) = charges.get(refused.index) else {
+                        return Err(internal(Some(id)));
+                    };
+                    let denial = match refused.code {
+                        Code::Limit => policy.limit_denial(
+                            charge.limit,
+                            refused.remaining,
+                            refused.retry_after_ms,
+                        ),
+                        Code::Rule => policy.keys_denial(charge.limit),
+                        Code::Unreachable => Denial::unreachable(charge.limit),
+                        other => Denial::of(
+                            other,
+                            "(gateway)",
+                            "The gateway keeps too many counters to begin another",
+                        ),
+                    };
+                    Err(deny(policy, &denial, recorder))
+                }
+            }
+        }
+    }
+}
+
+fn internal(id: Option<&[u8]>) -> Answer {
+    Answer::fail(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        id,
+        "internal",
+        "internal",
+        "The gateway could not judge this call",
+    )
+}
+
+fn turned_away(
+    envelope: &Envelope<'_>,
+    id: Option<&[u8]>,
+    era: Era,
+    recorder: &Recorder,
+    code: Code,
+    message: &str,
+) -> Answer {
+    match (envelope.method, id) {
+        ("tools/call", Some(id)) => Answer::turned_away(code, message, id, era, recorder.request()),
+        _ => Answer::overloaded(
+            StatusCode::SERVICE_UNAVAILABLE,
+            id,
+            code.as_str(),
+            1,
+            message,
+        ),
+    }
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the whole context of one judgement, used once"
+)]
+fn take_places(
+    gate: &Gate,
+    view: &View,
+    caller: &Caller,
+    envelope: &Envelope<'_>,
+    id: Option<&[u8]>,
+    era: Era,
+    binding: &Binding,
+    recorder: &Recorder,
+) -> Result<Vec<Place>, Answer> {
+    if envelope.method == "subscriptions/listen" {
+        let place = gate
+            .inflight
+            .stream(&caller.grant.id, view.bounds.streams_grant)
+            .map_err(|_| {
+                let message = "This grant has too many open streams (bounds.streams_grant)";
+                Answer::overloaded(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    id,
+                    "streams_grant",
+                    5,
+                    message,
+                )
+            })?;
+        return Ok(vec![place]);
+    }
+    let max = (
+        view.bounds.calls,
+        binding.server.calls,
+        view.bounds.calls_grant,
+    );
+    let full = match gate.inflight.call(&caller.grant.id, &caller.server, max) {
+        Ok(places) => return Ok(places.into()),
+        Err(full) => full,
+    };
+    let message = match full {
+        Full::All => "The gateway has too many calls in flight (bounds.calls)",
+        Full::Server => "This server has too many calls in flight (its `calls`)",
+        Full::Grant => "This grant has too many calls in flight (bounds.calls_grant)",
+    };
+    Err(turned_away(
+        envelope,
+        id,
+        era,
+        recorder,
+        Code::Overloaded,
+        message,
+    ))
+}
+
+fn named_session(
+    gate: &Gate,
+    caller: &Caller,
+    headers: &HeaderMap,
+    view: &View,
+    now: Now,
+) -> Option<Result<Arc<Session>, ()>> {
+    let id = headers.get("mcp-session-id")?.to_str().unwrap_or_default();
+    Some(
+        gate.sessions
+            .find(id, &caller.grant.id, &caller.server, &view.bounds, now)
+            .ok_or(()),
+    )
+}
+
+fn require_session(
+    named: Option<Result<Arc<Session>, ()>>,
+    id: Option<&[u8]>,
+) -> Result<Arc<Session>, Answer> {
+    match named {
+        Some(Ok(session)) => Ok(session),
+        Some(Err(())) => {
+            let message = "Session not found: it has ended or is another grant's; initialize again";
+            Err(Answer::refuse(
+                StatusCode::NOT_FOUND,
+                id,
+                RPC_GATEWAY,
+                "session_unknown",
+                message,
+            ))
+        }
+        None => {
+            let message = "Mcp-Session-Id is missing: initialize first, or send a 2026-07-28 request with its _meta";
+            Err(Answer::refuse(
+                StatusCode::BAD_REQUEST,
+                id,
+                RPC_GATEWAY,
+                "session_missing",
+                message,
+            ))
+        }
+    }
+}
+
+fn open_session(
+    gate: &Gate,
+    caller: &Caller,
+    view: &View,
+    id: Option<&[u8]>,
+    now: Now,
+) -> Result<Arc<Session>, Answer> {
+    gate.sessions
+        .open(&caller.grant.id, &caller.server, &view.bounds, now)
+        .map_err(|full| {
+            let (label, seconds, message) = match full {
+                session::Full::All => (
+                    "sessions",
+                    5,
+                    "The gateway has too many sessions (bounds.sessions)",
+                ),
+                session::Full::Grant => (
+                    "sessions_grant",
+                    5,
+                    "This grant has too many sessions (bounds.sessions_grant)",
+                ),
+                session::Full::Rate(seconds) => (
+                    "sessions_new_minute",
+                    seconds,
+                    "This grant opens sessions too fast (bounds.sessions_new_minute)",
+                ),
+            };
+            Answer::overloaded(StatusCode::TOO_MANY_REQUESTS, id, label, seconds, message)
+        })
+}
+
+/// The few headers that travel: everything else, the client's credentials above all, stays here.
+fn upstream_headers(client: &HeaderMap, era: Era, session: Option<&Session>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(
+        header::ACCEPT,
+        HeaderValue::from_static("application/json, text/event-stream"),
+    );
+    let mut pass = |name: &HeaderName| {
+        if let Some(value) = client.get(name) {
+            headers.insert(name.clone(), value.clone());
+        }
+    };
+    pass(&HeaderName::from_static("mcp-protocol-version"));
+    pass(&HeaderName::from_static("traceparent"));
+    pass(&HeaderName::from_static("tracestate"));
+    match era {
+        Era::Modern => {
+            let mirrored = |name: &&HeaderName| {
+                matches!(name.as_str(), "mcp-method" | "mcp-name")
+                    || name.as_str().starts_with("mcp-param-")
+            };
+            client.keys().filter(mirrored).for_each(pass);
+        }
+        Era::Legacy => {
+            pass(&HeaderName::from_static("last-event-id"));
+            if let Some(upstream) = session.and_then(|session| session.upstream_id.get()) {
+                headers.insert("mcp-session-id", upstream.clone());
+            }
+            let negotiated = session.and_then(|session| session.version.get());
+            if let (false, Some(version)) =
+                (headers.contains_key("mcp-protocol-version"), negotiated)
+                && let Ok(value) = HeaderValue::from_str(version)
+            {
+                headers.insert("mcp-protocol-version", value);
+            }
+        }
+    }
+    headers
+}

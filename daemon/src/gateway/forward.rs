@@ -1,0 +1,101 @@
+//! Stage 4: an [`Admitted`] goes to its upstream; nothing else can.
+
+use super::{Core, decide::Admitted, error::Answer, record::Recorder, relay::Ride};
+use crate::{
+    upstream::{Error, ErrorKind, Response},
+    view::Transport,
+};
+use http::Method;
+use proto::limit::Outcome;
+
+/// Forwards, and says what came back and what rides with it.
+pub async fn forward(
+    core: &Core,
+    admitted: Admitted,
+    mut recorder: Recorder,
+) -> Result<(Response, Ride), (Answer, Recorder)> {
+    let Admitted {
+        request,
+        server,
+        session,
+        opening,
+        places,
+        plan,
+        ..
+    } = admitted;
+    let id = plan.id.clone();
+    recorder.forwarding();
+    let sent = async {
+        let (target, session) = match (&server.transport, &session) {
+            (Transport::Http(target), _) => {
+                return core
+                    .http
+                    .send(&server.name, target, request, &core.bounds())
+                    .await;
+            }
+            (Transport::Stdio(target), Some(session)) => (target, session),
+            (Transport::Stdio(_), None) => {
+                return Err(Error {
+                    kind: ErrorKind::SessionGone,
+                    unsent: true,
+                    detail: "no session".into(),
+                });
+            }
+        };
+        if opening.is_some() {
+            let process = core
+                .gate
+                .stdio
+                .start(&server.name, target, &core.bounds())
+                .await?;
+            // A session that ended while its process started must not leave it behind.
+            if session.process.set(process.clone()).is_err() || *session.ended().borrow() {
+                process.end_in_background();
+                return Err(Error {
+                    kind: ErrorKind::SessionGone,
+                    unsent: true,
+                    detail: "ended while starting".into(),
+                });
+            }
+        }
+        let gone = || Error {
+            kind: ErrorKind::SessionGone,
+            unsent: true,
+            detail: "no process".into(),
+        };
+        let process = session.process.get().ok_or_else(gone)?;
+        if request.verb == Method::GET {
+            process.stream()
+        } else {
+            process.post(request).await
+        }
+    };
+    match sent.await {
+        Ok(reply) => Ok((
+            reply,
+            Ride {
+                recorder,
+                plan,
+                session,
+                opening,
+                _places: places,
+                gate: core.gate.clone(),
+            },
+        )),
+        Err(error) => {
+            recorder.settle(if error.unsent {
+                Outcome::Unsent
+            } else {
+                Outcome::Acted
+            });
+            tracing::info!(request = %recorder.request(), server = %server.name, kind = error.kind.label(), detail = %error.detail, "upstream failed");
+            if error.kind == ErrorKind::SessionGone
+                && let Some(session) = &session
+            {
+                core.gate.sessions.end(session);
+            }
+            drop(opening);
+            Err((Answer::upstream(&error, id.as_deref()), recorder))
+        }
+    }
+}

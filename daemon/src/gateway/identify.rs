@@ -1,0 +1,277 @@
+//! Stage 1: who calls? Refuses before a byte of the body is read.
+
+use super::error::Answer;
+use crate::{
+    bounds::Bounds,
+    view::{Grant, View},
+};
+use dashmap::DashMap;
+use http::{HeaderMap, StatusCode, header, request::Parts};
+use proto::{
+    grant::{TokenHash, is_token_shaped},
+    id::ServerName,
+    time::Now,
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// Source addresses whose failed tokens are remembered at once; beyond it the oldest minute is forgotten first.
+const SOURCES_MAX: usize = 65_536;
+const CHALLENGE: &str = "Bearer realm=\"tollgate\"";
+
+/// A caller whose token was right when it was looked at.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// What its token hashes to: looked up again once the body is whole.
+    pub token: TokenHash,
+    /// The grant.
+    pub grant: Arc<Grant>,
+    /// The server it asks for.
+    pub server: ServerName,
+}
+
+/// Wrong tokens by source address and minute.
+#[derive(Debug, Default)]
+pub struct FailedTokens(DashMap<IpAddr, (u64, usize)>);
+
+impl FailedTokens {
+    fn minute(now: Now) -> u64 {
+        now.boot_ns / 60_000_000_000
+    }
+    /// Seconds to wait if this address has failed too often in this minute.
+    pub fn blocked(&self, source: IpAddr, max: usize, now: Now) -> Option<u64> {
+        let entry = self.0.get(&source)?;
+        (entry.0 == Self::minute(now) && entry.1 >= max)
+            .then(|| 60 - now.boot_ns / 1_000_000_000 % 60)
+    }
+    /// Counts a wrong token.
+    pub fn count(&self, source: IpAddr, now: Now) {
+        let minute = Self::minute(now);
+        if self.0.len() >= SOURCES_MAX {
+            self.0.retain(|_, entry| entry.0 == minute);
+            if self.0.len() >= SOURCES_MAX {
+                self.0.clear();
+            }
+        }
+        let mut entry = self.0.entry(source).or_insert((minute, 0));
+        *entry = if entry.0 == minute {
+            (minute, entry.1.saturating_add(1))
+        } else {
+            (minute, 1)
+        };
+    }
+}
+
+/// Identifies the caller of `/mcp/<server>`.
+pub fn identify(
+    view: &View,
+    server: &str,
+    parts: &Parts,
+    peer: SocketAddr,
+    failed: &FailedTokens,
+    now: Now,
+) -> Result<Caller, Answer> {
+    let source = peer.ip();
+    if let Some(seconds) = failed.blocked(source, view.bounds.failed_tokens_minute, now) {
+        let message = "Too many wrong tokens from this address";
+        return Err(Answer::overloaded(
+            StatusCode::TOO_MANY_REQUESTS,
+            None,
+            "failed_tokens",
+            seconds,
+            message,
+        )
+        .closing());
+    }
+    let token = match bearer(&parts.headers) {
+        Ok(token) => token,
+        Err(code) => {
+            if code != "token_missing" {
+                failed.count(source, now);
+            }
+            return Err(unauthorized(code));
+        }
+    };
+    let grant = look_up(view, &token, now).map_err(|code| {
+        failed.count(source, now);
+        unauthorized(code)
+    })?;
+    if !view.servers.contains_key(server) {
+        let message = "There is no such server behind this gateway";
+        return Err(Answer::refuse(
+            StatusCode::NOT_FOUND,
+            None,
+            super::error::RPC_GATEWAY,
+            "no_server",
+            message,
+        )
+        .closing());
+    }
+    let Some((server, _)) = grant.servers.get_key_value(server) else {
+        return Err(forbidden("other_server", "This grant does not cover this server").closing());
+    };
+    Ok(Caller {
+        token,
+        server: server.clone(),
+        grant: grant.clone(),
+    })
+}
+
+/// Looks a token up in a view: expiry and revocation are checked at every request.
+pub fn look_up<'v>(
+    view: &'v View,
+    token: &TokenHash,
+    now: Now,
+) -> Result<&'v Arc<Grant>, &'static str> {
+    let grant = view.grants.get(token).ok_or("token_wrong")?;
+    if grant.revoked {
+        return Err("token_revoked");
+    }
+    if grant.expires_ms.is_some_and(|at| now.unix_ms >= at) {
+        return Err("token_expired");
+    }
+    Ok(grant)
+}
+
+/// The 401 for a token that is missing, wrong, expired or revoked; the answer does not say which.
+pub fn unauthorized(code: &'static str) -> Answer {
+    let message = "A valid grant is required: send it as `Authorization: Bearer tg_…`";
+    let answer = Answer::refuse(
+        StatusCode::UNAUTHORIZED,
+        None,
+        super::error::RPC_GATEWAY,
+        code,
+        message,
+    );
+    Answer {
+        authenticate: Some(CHALLENGE),
+        ..answer
+    }
+    .closing()
+}
+
+/// A 403.
+pub fn forbidden(code: &'static str, message: &str) -> Answer {
+    Answer::refuse(
+        StatusCode::FORBIDDEN,
+        None,
+        super::error::RPC_GATEWAY,
+        code,
+        message,
+    )
+}
+
+fn bearer(headers: &HeaderMap) -> Result<TokenHash, &'static str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or("token_missing")?.as_bytes();
+    if values.next().is_some() {
+        return Err("token_repeated");
+    }
+    let (scheme, token) = value.split_at_checked(7).ok_or("token_malformed")?;
+    let token = token.trim_ascii();
+    if !scheme.eq_ignore_ascii_case(b"bearer ") || !is_token_shaped(token) {
+        return Err("token_malformed");
+    }
+    Ok(hash(token))
+}
+
+/// The SHA-256 under which a token is kept.
+pub fn hash(token: &[u8]) -> TokenHash {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token);
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    TokenHash(bytes)
+}
+
+/// Checks `Host` and `Origin` (DNS rebinding): loopback names, the address that was connected to, and configured hosts.
+pub fn check_origin(view: &View, parts: &Parts, local: SocketAddr) -> Result<(), Answer> {
+    let host = match parts.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => single(&parts.headers, &header::HOST)?,
+    };
+    let host = host.ok_or_else(|| forbidden("host", "The request names no Host").closing())?;
+    if !host_allowed(view, host, local) {
+        let message = "This Host is not served here: add it to `hosts` in the configuration";
+        return Err(forbidden("host", message).closing());
+    }
+    let Some(origin) = single(&parts.headers, &header::ORIGIN)? else {
+        return Ok(());
+    };
+    let authority = origin
+        .strip_prefix("https://")
+        .or_else(|| origin.strip_prefix("http://"));
+    let allowed = view.origins.iter().any(|o| o.eq_ignore_ascii_case(origin))
+        || authority.is_some_and(|authority| host_allowed(view, authority, local));
+    if allowed {
+        Ok(())
+    } else {
+        Err(forbidden(
+            "origin",
+            "This Origin is not allowed: add it to `origins` in the configuration",
+        )
+        .closing())
+    }
+}
+
+fn host_allowed(view: &View, authority: &str, local: SocketAddr) -> bool {
+    let Ok(authority) = authority.parse::<http::uri::Authority>() else {
+        return false;
+    };
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_ascii_lowercase();
+    if host == "localhost" || view.hosts.contains(&host) {
+        return true;
+    }
+    host.parse::<IpAddr>()
+        .is_ok_and(|ip| ip.is_loopback() || ip == local.ip().to_canonical())
+}
+
+/// A header that may come once at most, as text.
+pub fn single<'h>(
+    headers: &'h HeaderMap,
+    name: &header::HeaderName,
+) -> Result<Option<&'h str>, Answer> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str();
+    if values.next().is_some() || text.is_err() {
+        let message = format!("The header {name} must come once, in visible ASCII");
+        return Err(Answer::refuse(
+            StatusCode::BAD_REQUEST,
+            None,
+            -32600,
+            "header_repeated",
+            &message,
+        )
+        .closing());
+    }
+    Ok(text.ok())
+}
+
+/// Bounds on heads that hyper leaves to us: field count and size over HTTP/2 as well.
+pub fn check_head(bounds: &Bounds, parts: &Parts) -> Result<(), Answer> {
+    let bytes: usize = parts
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    if parts.headers.len() > bounds.headers || bytes > bounds.header_bytes {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Answer::refuse(
+            status,
+            None,
+            -32600,
+            "header_bytes",
+            "The request's head is too large",
+        )
+        .closing());
+    }
+    Ok(())
+}

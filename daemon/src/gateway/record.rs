@@ -1,0 +1,237 @@
+//! Stage 7: one audit line and one count for every request that was identified, written when its last part is dropped.
+
+use super::{error::Answer, identify::Caller, session::Session};
+use crate::{
+    audit::Slot,
+    clock,
+    limiter::{Charged, Tickets},
+    metrics::{Metrics, ServerMetrics, Stage},
+};
+use proto::{
+    audit::{LimitLine, Record, bounded_keys, bounded_tool},
+    id::RequestId,
+    limit::{Outcome, Settled},
+    mcp::Era,
+    policy::{Denial, Policy},
+    scan::Envelope,
+    time::Now,
+};
+use std::{net::IpAddr, sync::Arc};
+
+/// The record of one request in the making. Dropping it writes it: there is no other way to write one, and none not to.
+#[derive(Debug)]
+pub struct Recorder {
+    record: Record,
+    slot: Option<Slot>,
+    metrics: Arc<Metrics>,
+    server: Arc<ServerMetrics>,
+    arrived: Now,
+    /// When the upstream's reply began.
+    relayed: Option<Now>,
+    forwarded: bool,
+    tickets: Option<Tickets>,
+}
+
+impl Recorder {
+    /// Begins the record of an identified request.
+    pub fn new(
+        request: RequestId,
+        caller: &Caller,
+        source: IpAddr,
+        verb: &'static str,
+        metrics: &Arc<Metrics>,
+        slot: Option<Slot>,
+        arrived: Now,
+    ) -> Self {
+        let record = Record {
+            request,
+            unix_ms: arrived.unix_ms,
+            source: Some(source),
+            grant: caller.grant.id.clone(),
+            label: caller.grant.label.clone(),
+            session: None,
+            server: caller.server.clone(),
+            era: None,
+            verb,
+            method: None,
+            tool: None,
+            batch_index: None,
+            decision: "allow",
+            code: None,
+            rule: None,
+            policy: None,
+            argument_keys: Vec::new(),
+            status: 0,
+            upstream_status: None,
+            side: None,
+            end: "cancelled",
+            latency_us: 0,
+            decide_us: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            limits: Vec::new(),
+        };
+        let server = metrics.server(&caller.server);
+        let metrics = metrics.clone();
+        Self {
+            record,
+            slot,
+            metrics,
+            server,
+            arrived,
+            relayed: None,
+            forwarded: false,
+            tickets: None,
+        }
+    }
+
+    /// The request's id.
+    pub fn request(&self) -> RequestId {
+        self.record.request
+    }
+    /// Whether the line has its place in the queue.
+    pub fn has_slot(&self) -> bool {
+        self.slot.is_some()
+    }
+    /// Notes what the body says.
+    pub fn message(&mut self, message: &Envelope<'_>, batch_index: Option<u32>) {
+        let record = &mut self.record;
+        record.bytes_in = message.raw.len() as u64;
+        record.batch_index = batch_index;
+        if !message.method.is_empty() {
+            record.method = Some(bounded_tool(message.method));
+        }
+        if message.method == "tools/call" {
+            record.tool = message.name.as_deref().map(bounded_tool);
+            record.argument_keys = message.arguments.map(bounded_keys).unwrap_or_default();
+        }
+    }
+    /// Notes the era.
+    pub fn era(&mut self, era: Era) {
+        self.record.era = Some(era);
+    }
+    /// Notes the session.
+    pub fn session(&mut self, session: &Session) {
+        self.record.session = Some(session.audit_id.to_string());
+    }
+    /// Notes the policy that judges.
+    pub fn policy(&mut self, policy: &Policy) {
+        self.record.policy = Some((policy.name.clone(), policy.revision.clone()));
+    }
+    /// Notes what shadow mode would have said.
+    pub fn shadow(&mut self, denial: &Denial<'_>) {
+        self.record.decision = "shadow";
+        self.record.code = Some(denial.code.as_str());
+        self.record.rule = Some(denial.rule.to_string());
+    }
+    /// Notes when the decision was made.
+    pub fn decided(&mut self) {
+        self.record.decide_us = clock::now().boot_ns.saturating_sub(self.arrived.boot_ns) / 1_000;
+    }
+    /// Notes that the request goes upstream.
+    pub fn forwarding(&mut self) {
+        self.forwarded = true;
+        self.server.call_started();
+    }
+    /// Notes the gateway's own answer, which ends the request.
+    pub fn answered(&mut self, answer: &Answer) {
+        let record = &mut self.record;
+        record.decision = answer.decision;
+        record.code = Some(answer.code);
+        record.rule = answer.rule.clone();
+        record.status = answer.status.as_u16();
+        record.side =
+            (answer.decision == "error" || answer.decision == "refuse").then_some(answer.side);
+        record.bytes_out = answer.body.len() as u64;
+        record.end = "complete";
+        if answer.decision == "error" && answer.side == "upstream" {
+            self.server.upstream_error(answer.code);
+        }
+    }
+    /// Notes an upstream's failure in the middle of its reply.
+    pub fn failed(&mut self, code: &'static str, end: &'static str) {
+        self.server.upstream_error(code);
+        self.record.decision = "error";
+        self.record.code = Some(code);
+        self.record.side = Some("upstream");
+        self.record.end = end;
+    }
+    /// Notes the statuses of a reply.
+    pub fn status(&mut self, sent: u16, upstream: u16) {
+        self.record.status = sent;
+        self.record.upstream_status = (upstream != 0).then_some(upstream);
+        self.relayed.get_or_insert_with(clock::now);
+    }
+    /// The upstream's status, 0 when there was none.
+    pub fn upstream_status(&self) -> u16 {
+        self.record.upstream_status.unwrap_or(0)
+    }
+    /// Counts bytes of the reply.
+    pub fn sent(&mut self, bytes: usize) {
+        self.record.bytes_out += bytes as u64;
+    }
+    /// The reply came to its proper end.
+    pub fn complete(&mut self) {
+        if self.record.end == "cancelled" {
+            self.record.end = "complete";
+        }
+    }
+    /// Keeps the tickets of a forwarded call.
+    pub fn hold(&mut self, tickets: Tickets) {
+        self.tickets = Some(tickets);
+    }
+    /// Whether a settlement is still open.
+    pub fn holds(&self) -> bool {
+        self.tickets.is_some()
+    }
+    /// Settles the tickets, once: a second call finds none.
+    pub fn settle(&mut self, outcome: Outcome) {
+        let Some(tickets) = self.tickets.take() else {
+            return;
+        };
+        let lines = tickets.settle(outcome, clock::now());
+        if lines.iter().any(|line| line.settled == Settled::Refunded) {
+            self.server.refunded();
+        }
+        self.record.limits = lines
+            .into_iter()
+            .map(
+                |Charged {
+                     identity,
+                     window,
+                     amount,
+                     settled,
+                 }| LimitLine {
+                    identity,
+                    window,
+                    amount,
+                    settled,
+                },
+            )
+            .collect();
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.settle(Outcome::Acted);
+        let now = clock::now();
+        self.record.latency_us = now.boot_ns.saturating_sub(self.arrived.boot_ns) / 1_000;
+        if self.forwarded {
+            self.server.call_ended();
+        }
+        if let Some(relayed) = self.relayed {
+            self.metrics
+                .stage(Stage::Relay, now.boot_ns.saturating_sub(relayed.boot_ns));
+        }
+        let record = &self.record;
+        self.server.finished(
+            record.decision,
+            record.code.unwrap_or("none"),
+            record.latency_us,
+        );
+        if let Some(slot) = self.slot.take() {
+            slot.write(self.record.clone());
+        }
+    }
+}

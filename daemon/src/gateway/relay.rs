@@ -1,0 +1,526 @@
+//! Stage 5: the reply, streamed through; held whole only where a list must be filtered or a session begins.
+
+use super::{
+    Gate,
+    decode::Decoder,
+    error::Answer,
+    identify::Caller,
+    inflight::Place,
+    inspect,
+    listener::Busy,
+    record::Recorder,
+    session::{Opening, Session},
+    stream,
+};
+use crate::{
+    drain::Phase,
+    upstream::{self, Body},
+    view::{Binding, View},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use proto::{
+    grant::TokenHash,
+    id::ServerName,
+    limit::Outcome,
+    mcp::Era,
+    policy::Policy,
+    scan::{Envelope, Kind, Value},
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// What kind of exchange a reply belongs to, as far as the relay cares.
+#[derive(Debug)]
+pub enum What {
+    /// `initialize`: the reply opens the session.
+    Initialize,
+    /// `tools/list`: the reply is filtered.
+    List,
+    /// A session's GET stream.
+    Stream,
+    /// `subscriptions/listen`; whether changes of the tool list were asked for.
+    Listen {
+        /// `params.notifications.toolsListChanged`
+        tools: bool,
+    },
+    /// Anything else: the reply passes.
+    Other,
+}
+
+impl What {
+    /// The kind of a message.
+    pub fn of(envelope: &Envelope<'_>, era: Era) -> Self {
+        match (envelope.method, envelope.kind) {
+            ("initialize", Kind::Request) if era == Era::Legacy => Self::Initialize,
+            ("tools/list", Kind::Request) => Self::List,
+            ("subscriptions/listen", Kind::Request) => {
+                let asked = envelope
+                    .params
+                    .map(Value::new)
+                    .and_then(|params| params.get("notifications"));
+                let tools = asked
+                    .and_then(|asked| asked.get("toolsListChanged"))
+                    .and_then(|v| v.as_bool());
+                Self::Listen {
+                    tools: tools == Some(true),
+                }
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What the relay needs to know of the request.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) what: What,
+    pub(super) id: Option<Bytes>,
+    pub(super) era: Era,
+    pub(super) token: TokenHash,
+    pub(super) server: ServerName,
+    pub(super) policy: Option<Arc<Policy>>,
+    pub(super) scan: proto::scan::Bounds,
+    pub(super) reply_bytes: usize,
+    pub(super) deadline: Instant,
+    /// The final reply has passed.
+    pub(super) answered: bool,
+}
+
+impl Plan {
+    /// Notes what of the view the reply will be judged by.
+    pub fn new(
+        what: What,
+        id: Option<&[u8]>,
+        era: Era,
+        caller: &Caller,
+        binding: &Binding,
+        view: &View,
+    ) -> Self {
+        let long = matches!(what, What::Stream | What::Listen { .. });
+        let life = if long {
+            view.bounds.session_life
+        } else {
+            binding.server.timeout
+        };
+        Self {
+            what,
+            id: id.map(Bytes::copy_from_slice),
+            era,
+            token: caller.token,
+            server: caller.server.clone(),
+            policy: binding.policy.clone(),
+            scan: view.bounds.scan(),
+            reply_bytes: view.bounds.reply_bytes,
+            deadline: Instant::now() + life,
+            answered: false,
+        }
+    }
+    /// The policy, where it removes anything from lists.
+    pub fn filter(&self) -> Option<&Arc<Policy>> {
+        self.policy.as_ref().filter(|policy| policy.filters_lists())
+    }
+}
+
+/// What rides with a reply to its end: dropping it settles, records and frees.
+#[derive(Debug)]
+pub struct Ride {
+    pub(super) recorder: Recorder,
+    pub(super) plan: Plan,
+    pub(super) session: Option<Arc<Session>>,
+    pub(super) opening: Option<Opening>,
+    /// Held until the exchange ends.
+    pub(super) _places: Vec<Place>,
+    pub(super) gate: Arc<Gate>,
+}
+
+/// Relays a reply.
+pub async fn relay(reply: upstream::Response, mut ride: Ride) -> Response<Out> {
+    let (parts, body) = reply.into_parts();
+    let status = parts.status;
+    ride.recorder.status(status.as_u16(), status.as_u16());
+    if let Some(outcome) = inspect::outcome_of_status(status) {
+        ride.recorder.settle(outcome);
+    }
+    let id = ride.plan.id.clone();
+    if matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+    ) {
+        let message = "The server behind the gateway refused the gateway's own credentials";
+        let answer = Answer::fail(
+            StatusCode::BAD_GATEWAY,
+            id.as_deref(),
+            "upstream_credentials",
+            "upstream",
+            message,
+        );
+        return ride.answer(answer);
+    }
+    if status == StatusCode::NOT_FOUND && ride.plan.era == Era::Legacy && ride.opening.is_none() {
+        if let Some(session) = ride.session.clone() {
+            ride.gate.sessions.end(&session);
+            let gone = upstream::Error {
+                kind: upstream::ErrorKind::SessionGone,
+                unsent: false,
+                detail: String::new(),
+            };
+            return ride.answer(Answer::upstream(&gone, id.as_deref()));
+        }
+    }
+    let media = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let events = media
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("text/event-stream");
+    let inspected = status.is_success()
+        && (ride.recorder.holds() || ride.plan.filter().is_some() || ride.opening.is_some());
+    let decoder = match Decoder::of(&parts.headers) {
+        Ok(decoder) => decoder,
+        Err(_) if !inspected && !events => None,
+        Err(encoding) => {
+            let detail = format!("reply in an encoding that was not asked for: {encoding}");
+            return ride.broken(&detail);
+        }
+    };
+    let mut head = reply_headers(&parts.headers);
+    if let (Some(session), Some(_)) = (&ride.session, &ride.opening) {
+        if let Some(theirs) = parts.headers.get("mcp-session-id") {
+            let _ = session.upstream_id.set(theirs.clone());
+        }
+        if let Ok(ours) = HeaderValue::from_str(&session.id) {
+            head.insert("mcp-session-id", ours);
+        }
+    }
+    if events && status.is_success() {
+        head.remove(header::CONTENT_LENGTH);
+        head.remove(header::CONTENT_ENCODING);
+        head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let (sender, receiver) = mpsc::channel(8);
+        if matches!(ride.plan.what, What::Stream)
+            && let Some(session) = &ride.session
+        {
+            session.streams.fetch_add(1, Relaxed);
+        }
+        tokio::task::spawn_local(stream::run(body, decoder, ride, sender));
+        return respond(status, head, Out::events(receiver));
+    }
+    let whole = inspected && (decoder.is_some() || !matches!(ride.plan.what, What::Other));
+    if whole {
+        return hold(status, head, body, decoder, ride).await;
+    }
+    respond(
+        status,
+        head,
+        OutKind::Json(Box::new(JsonBody::new(body, inspected, ride))).into(),
+    )
+}
+
+/// Holds a JSON reply whole, judges it, and only then lets it go.
+async fn hold(
+    status: StatusCode,
+    mut head: HeaderMap,
+    body: Body,
+    decoder: Option<Decoder>,
+    mut ride: Ride,
+) -> Response<Out> {
+    let deadline = tokio::time::Instant::from_std(ride.plan.deadline);
+    let bytes = match tokio::time::timeout_at(
+        deadline,
+        collect(body, decoder, ride.plan.reply_bytes),
+    )
+    .await
+    {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(detail)) => return ride.broken(&detail),
+        Err(_) => {
+            let timeout = upstream::Error {
+                kind: upstream::ErrorKind::Timeout,
+                unsent: false,
+                detail: String::new(),
+            };
+            let id = ride.plan.id.clone();
+            return ride.answer(Answer::upstream(&timeout, id.as_deref()));
+        }
+    };
+    if bytes.is_empty() {
+        return respond(status, head, Out::full(ride.finish(Bytes::new())));
+    }
+    let bytes = match inspect::message(&bytes, &mut ride) {
+        Ok(Some(changed)) => changed,
+        Ok(None) => bytes,
+        Err(detail) => return ride.broken(&detail),
+    };
+    head.remove(header::CONTENT_LENGTH);
+    head.remove(header::CONTENT_ENCODING);
+    if ride.opening.is_some() {
+        // The upstream refused to initialize: there is no session to name.
+        head.remove("mcp-session-id");
+    }
+    respond(status, head, Out::full(ride.finish(bytes)))
+}
+
+async fn collect(
+    mut body: Body,
+    mut decoder: Option<Decoder>,
+    max: usize,
+) -> Result<Bytes, String> {
+    let mut whole = Vec::new();
+    while let Some(chunk) = std::future::poll_fn(|cx| body.poll_data(cx)).await {
+        let chunk = chunk.map_err(|error| error.detail)?;
+        match &mut decoder {
+            Some(decoder) => decoder.push(&chunk, max - whole.len(), &mut whole)?,
+            None => whole.extend_from_slice(&chunk),
+        }
+        if whole.len() > max {
+            return Err(format!("reply over {max} bytes (bounds.reply_bytes)"));
+        }
+    }
+    if let Some(decoder) = decoder {
+        decoder.finish(&mut whole)?;
+    }
+    Ok(whole.into())
+}
+
+impl Ride {
+    /// Ends the exchange with the gateway's own answer.
+    pub(super) fn answer(mut self, answer: Answer) -> Response<Out> {
+        let upstream = self.recorder.upstream_status();
+        self.recorder.answered(&answer);
+        self.recorder.status(answer.status.as_u16(), upstream);
+        answer.into_response()
+    }
+    /// Ends the exchange because the upstream's reply cannot be judged: fails closed.
+    pub(super) fn broken(self, detail: &str) -> Response<Out> {
+        tracing::warn!(request = %self.recorder.request(), server = %self.plan.server, detail, "upstream's reply was refused");
+        let id = self.plan.id.clone();
+        let message = "The reply of the server behind the gateway was refused";
+        self.answer(Answer::fail(
+            StatusCode::BAD_GATEWAY,
+            id.as_deref(),
+            "upstream_protocol",
+            "upstream",
+            message,
+        ))
+    }
+    /// The phase of a shutdown that ends this exchange: streams without an end make way first.
+    pub(super) fn last_phase(&self) -> Phase {
+        if matches!(self.plan.what, What::Stream | What::Listen { .. }) {
+            Phase::Stopping
+        } else {
+            Phase::Ended
+        }
+    }
+    fn finish(mut self, bytes: Bytes) -> Bytes {
+        self.recorder.settle(Outcome::Acted);
+        self.recorder.sent(bytes.len());
+        self.recorder.complete();
+        bytes
+    }
+}
+
+fn respond(status: StatusCode, headers: HeaderMap, body: Out) -> Response<Out> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Of the upstream's headers these few reach the client; cookies, challenges and hop-by-hop headers do not.
+fn reply_headers(theirs: &HeaderMap) -> HeaderMap {
+    let mut ours = HeaderMap::with_capacity(6);
+    for (name, value) in theirs {
+        let pass = [
+            header::CONTENT_TYPE,
+            header::CONTENT_LENGTH,
+            header::CONTENT_ENCODING,
+            header::CACHE_CONTROL,
+        ]
+        .contains(name)
+            || *name == header::RETRY_AFTER
+            || *name == header::ALLOW
+            || (name.as_str().starts_with("mcp-") && name != "mcp-session-id");
+        if pass {
+            ours.append(name.clone(), value.clone());
+        }
+    }
+    ours
+}
+
+/// A reply cut short: the connection is broken off, so that the client sees it too.
+#[derive(Debug, thiserror::Error)]
+#[error("the reply was cut")]
+pub struct Cut;
+
+/// A body on its way to the client, and what must live as long as it.
+pub struct Out {
+    kind: OutKind,
+    _busy: Option<Busy>,
+}
+
+enum OutKind {
+    /// All of it.
+    Full(Option<Bytes>),
+    /// An upstream's JSON as it comes.
+    Json(Box<JsonBody>),
+    /// Events from the task that relays them.
+    Events(mpsc::Receiver<Result<Bytes, Cut>>),
+}
+
+impl std::convert::From<OutKind> for Out {
+    fn from(kind: OutKind) -> Self {
+        Self { kind, _busy: None }
+    }
+}
+
+impl Out {
+    /// A body that is whole already.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        OutKind::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty())).into()
+    }
+    /// Events from the task that relays them.
+    pub fn events(receiver: mpsc::Receiver<Result<Bytes, Cut>>) -> Self {
+        OutKind::Events(receiver).into()
+    }
+    /// Keeps the connection from counting as idle until this body is gone.
+    pub fn while_busy(self, busy: Busy) -> Self {
+        Self {
+            _busy: Some(busy),
+            ..self
+        }
+    }
+}
+
+impl http_body::Body for Out {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        Poll::Ready(match &mut self.get_mut().kind {
+            OutKind::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            OutKind::Events(events) => {
+                ready!(events.poll_recv(cx)).map(|item| item.map(Frame::data))
+            }
+            OutKind::Json(json) => ready!(json.poll(cx)).map(|item| item.map(Frame::data)),
+        })
+    }
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, OutKind::Full(None))
+    }
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            OutKind::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// A JSON reply that passes while a bounded copy is kept for the settlement.
+struct JsonBody {
+    body: Body,
+    ride: Option<Ride>,
+    copy: Option<Vec<u8>>,
+    tries: u8,
+    deadline: Pin<Box<tokio::time::Sleep>>,
+}
+
+/// A reply longer than this is no error that refunds: it stays charged.
+const COPY_MAX: usize = 64 << 10;
+/// How often an unfinished copy may be read, so that a drip-fed reply costs no more than this many scans.
+const TRIES_MAX: u8 = 8;
+
+impl JsonBody {
+    fn new(body: Body, inspected: bool, ride: Ride) -> Self {
+        let left = ride
+            .plan
+            .deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
+        let copy = (inspected && ride.recorder.holds()).then(Vec::new);
+        Self {
+            body,
+            ride: Some(ride),
+            copy,
+            tries: 0,
+            deadline: Box::pin(tokio::time::sleep(left)),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let Some(ride) = &mut self.ride else {
+            return Poll::Ready(None);
+        };
+        let chunk = match self.body.poll_data(cx) {
+            Poll::Ready(chunk) => chunk,
+            Poll::Pending => {
+                ready!(self.deadline.as_mut().poll(cx));
+                ride.recorder.failed("upstream_timeout", "timeout");
+                self.ride = None;
+                return Poll::Ready(Some(Err(Cut)));
+            }
+        };
+        match chunk {
+            Some(Ok(chunk)) => {
+                ride.recorder.sent(chunk.len());
+                self.inspect(&chunk);
+                if self.body.is_end()
+                    && let Some(mut ride) = self.ride.take()
+                {
+                    ride.recorder.complete();
+                }
+                Poll::Ready(Some(Ok(chunk)))
+            }
+            Some(Err(error)) => {
+                tracing::info!(request = %ride.recorder.request(), detail = %error.detail, "upstream broke off");
+                ride.recorder.failed("upstream_protocol", "cut");
+                self.ride = None;
+                Poll::Ready(Some(Err(Cut)))
+            }
+            None => {
+                ride.recorder.complete();
+                self.ride = None;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Settles before the last bytes leave, so that a client's next call finds the refund made.
+    fn inspect(&mut self, chunk: &[u8]) {
+        let (Some(ride), Some(copy)) = (&mut self.ride, &mut self.copy) else {
+            return;
+        };
+        if copy.len() + chunk.len() > COPY_MAX || self.tries >= TRIES_MAX {
+            self.copy = None;
+            return;
+        }
+        copy.extend_from_slice(chunk);
+        if copy.trim_ascii_end().last() == Some(&b'}') {
+            self.tries += 1;
+            if let Some(outcome) = inspect::outcome(copy, ride) {
+                ride.recorder.settle(outcome);
+                self.copy = None;
+            }
+        }
+    }
+}

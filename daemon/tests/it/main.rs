@@ -1,0 +1,15 @@
+//! Tollgate as its users meet it: the real binary, real bytes, a recording server behind it.
+
+mod bounds;
+mod calls;
+mod grants;
+mod harness;
+mod hostile;
+mod lists;
+mod peers;
+mod records;
+mod reload;
+mod sessions;
+mod shutdown;
+mod smuggling;
+mod tls;
