@@ -1,1 +1,514 @@
+use super::*;
+use crate::{audit, view::Transport};
+use proto::grant::TokenHash;
+use std::time::Duration;
 
+const TOKEN: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000aa";
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "UPSTREAM_TOKEN" => Some("s3cret".into()),
+        "EMPTY" => Some(String::new()),
+        "NEWLINE" => Some("a\nb".into()),
+        "PATH" => Some("/bin:/usr/bin".into()),
+        _ => None,
+    }
+}
+
+fn load(text: &str) -> Result<Loaded, Vec<FileProblem>> {
+    let dir = tempfile::tempdir().unwrap();
+    let sources = Sources {
+        env: &env,
+        builtin: &[("open.yaml", "version: \"1\"\ndefault: allow\ntools: {}\n")],
+    };
+    load_with(text, dir.path(), &sources, 1)
+}
+
+fn errors(text: &str) -> Vec<String> {
+    match load(text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems
+            .iter()
+            .filter(|p| p.is_error())
+            .map(|p| format!("{} {}", p.problem.at, p.problem.message))
+            .collect(),
+    }
+}
+
+/// Asserts that each row's text has exactly the problems that start so.
+fn all_told(rows: &[(&str, &[&str])]) {
+    let fits = |found: &[String], expected: &[&str]| {
+        found.len() == expected.len() && found.iter().zip(expected).all(|(f, e)| f.starts_with(e))
+    };
+    let wrong: Vec<_> = rows
+        .iter()
+        .map(|(text, expected)| (text, expected, errors(text)))
+        .filter(|(_, expected, found)| !fits(found, expected))
+        .map(|(text, expected, found)| format!("{text}\nexpected {expected:#?}\nfound {found:#?}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_empty_file_is_a_configuration_of_defaults() {
+    let loaded = load("").unwrap();
+    let settings = &loaded.settings;
+    assert_eq!(settings.listeners.len(), 1);
+    assert!(settings.listeners[0].address.ip().is_loopback());
+    assert_eq!(
+        settings.listeners[0].serve,
+        Serve {
+            mcp: true,
+            health: true,
+            metrics: true
+        }
+    );
+    assert_eq!(settings.audit.sink, audit::Sink::Stdout);
+    assert_eq!(settings.reload_interval, Some(Duration::from_secs(1)));
+    assert!(settings.runtimes >= 1 && settings.admin.unix.is_some());
+    assert!(!settings.secret.configured);
+    assert_eq!(loaded.view.bounds, crate::bounds::Bounds::default());
+    assert!(
+        loaded
+            .remarks
+            .iter()
+            .any(|r| r.problem.message.contains("identity_secret"))
+    );
+}
+
+#[test]
+fn problems_of_the_top_are_told_with_their_places() {
+    all_told(&[
+        ("- a\n", &["1:1 expected a mapping, found a list"]),
+        (
+            "listener: []\n",
+            &["1:1 unknown key `listener`; did you mean `listeners`?"],
+        ),
+        (
+            "runtimes: 2000\n",
+            &["1:11 `runtimes` goes from 0 to 1024, not 2000"],
+        ),
+        (
+            "runtimes: two\n",
+            &["1:11 expected a whole number from 0, found text"],
+        ),
+        (
+            "reload_interval: 5ms\n",
+            &["1:18 `reload_interval` goes from 100ms to 366d, not 5ms"],
+        ),
+        (
+            "reload_interval: 5\n",
+            &["1:18 expected a duration such as"],
+        ),
+        (
+            "log: {level: daemon=loud, format: xml}\n",
+            &[
+                "1:14 log level `daemon=loud` cannot be read",
+                "1:35 `xml` is none of human, json",
+            ],
+        ),
+        (
+            "hosts: ['gate:80', 'a/b', '']\norigins: [app.example.com, 'https://a.example/x', 'https://ok.example']\n",
+            &[
+                "1:9 expected a host's name",
+                "1:20 expected a host's name",
+                "1:27 expected a host's name",
+                "2:11 expected an origin",
+                "2:28 expected an origin",
+            ],
+        ),
+        (
+            "bounds: {body_bytes: 1B, headers: 5, depth: -1, session_idle: 30, calls: 3}\n",
+            &[
+                "1:22 `body_bytes` goes from 1KiB to 1GiB, not 1B",
+                "1:35 `headers` goes from 16 to 10000, not 5",
+                "1:45 expected a whole number from 0, found -1",
+                "1:63 expected a duration such as",
+            ],
+        ),
+        (
+            "bounds: {body_byte: 1KiB}\n",
+            &["1:10 unknown key `body_byte`; did you mean `body_bytes`?"],
+        ),
+        (
+            "identity_secret: {env: NOT_SET}\n",
+            &["1:18 the environment variable `NOT_SET` is not set"],
+        ),
+        (
+            "identity_secret: {env: UPSTREAM_TOKEN}\n",
+            &["1:18 the identity secret is shorter than 16 bytes"],
+        ),
+        (
+            "identity_secret: {}\n",
+            &["1:18 give exactly one of `file` and `env`"],
+        ),
+        (
+            "identity_secret: {file: a, env: b}\n",
+            &["1:18 give exactly one of `file` and `env`"],
+        ),
+    ]);
+}
+
+#[test]
+fn problems_of_listeners_are_told_with_their_places() {
+    all_told(&[
+        ("listeners: []\n", &["1:12 at least one listener"]),
+        ("listeners: [{}]\n", &["1:13 `address` is missing"]),
+        (
+            "listeners: [{address: localhost}]\n",
+            &["1:23 expected an IP address and a port"],
+        ),
+        (
+            "listeners: [{address: '0.0.0.0:80'}]\n",
+            &["1:23 0.0.0.0:80 is off loopback and without `tls`"],
+        ),
+        ("listeners: [{address: '[::]:80', insecure: true}]\n", &[]),
+        (
+            "listeners: [{address: '127.0.0.1:0', serve: []}]\n",
+            &["1:45 `serve` is empty"],
+        ),
+        (
+            "listeners: [{address: '127.0.0.1:0', serve: [mpc]}]\n",
+            &["1:46 `mpc` is none of mcp, health, metrics; did you mean `mcp`?"],
+        ),
+        (
+            "listeners:\n- address: 127.0.0.1:1\n- address: 127.0.0.1:1\n",
+            &["3:12 a second listener at 127.0.0.1:1"],
+        ),
+        (
+            "listeners:\n- address: 127.0.0.1:1\n  tls: {cert: c.pem, client_auth: optional}\n",
+            &[
+                "3:8 `key` is missing",
+                "3:15 ",
+                "3:35 `client_auth` needs `client_ca`",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn problems_of_audit_and_admin_are_told_with_their_places() {
+    all_told(&[
+        (
+            "audit: {queue: 0}\n",
+            &["1:16 `queue` goes from 1 to 1048576, not 0"],
+        ),
+        (
+            "audit: {sink: printer}\n",
+            &["1:15 `printer` is none of stdout, file, syslog"],
+        ),
+        (
+            "audit: {sink: file}\n",
+            &["1:15 `file` needs a mapping: `file: …`"],
+        ),
+        ("audit: {sink: {file: {}}}\n", &["1:22 `path` is missing"]),
+        (
+            "audit:\n  sink:\n    file: {path: a, rotate_bytes: 1KiB, rotate_age: 1s, keep: 99999, retain: never}\n",
+            &[
+                "3:35 `rotate_bytes` is at least 64KiB",
+                "3:53 `rotate_age` goes from 1m to 366d, not 1s",
+                "3:63 `keep` goes from 0 to 10000, not 99999",
+                "3:78 `never` is none of best_effort, required",
+            ],
+        ),
+        (
+            "audit: {sink: {syslog: {}}}\n",
+            &["1:24 give exactly one of `socket`, `udp` and `tcp`"],
+        ),
+        (
+            "audit: {sink: {syslog: {udp: '10.0.0.1:514'}}}\n",
+            &["1:30 syslog is not encrypted"],
+        ),
+        (
+            "admin: {tcp: {address: '127.0.0.1:1'}}\n",
+            &["1:14 the admin plane over TCP needs `tls`, `token_sha256`"],
+        ),
+        (
+            "admin: {tcp: {address: '10.0.0.1:1', token_sha256: abc}}\n",
+            &[
+                "1:24 without `tls` the admin plane stays on loopback",
+                "1:52 expected `sha256:`",
+            ],
+        ),
+    ]);
+    let long = format!("admin: {{socket: /{}}}\n", "x".repeat(120));
+    assert_eq!(
+        errors(&long),
+        ["1:17 a socket's path has at most 100 bytes"]
+    );
+}
+
+#[test]
+fn problems_of_servers_are_told_with_their_places() {
+    all_told(&[
+        (
+            "servers: {a/b: {url: 'http://localhost'}}\n",
+            &["1:11 the name of a server is 1 to 64"],
+        ),
+        (
+            "servers: {a: {}}\n",
+            &["1:11 `a` needs a `url` or a `command`"],
+        ),
+        (
+            "servers: {a: {url: 'http://x', command: y}}\n",
+            &["1:41 `a` has a `url` and a `command`"],
+        ),
+        (
+            "servers: {a: {url: 'ftp://x'}}\n",
+            &["1:20 expected a URL that starts with http"],
+        ),
+        (
+            "servers: {a: {url: 'https://u:p@x'}}\n",
+            &["1:20 credentials do not belong into a URL"],
+        ),
+        ("servers: {a: {url: 'https://x/#y'}}\n", &["1:20 "]),
+        ("servers: {a: {url: 'x y'}}\n", &["1:20 not a URL"]),
+        (
+            "servers: {a: {url: 'http://localhost', args: [x], user: {uid: 1, gid: 1}, ca_file: ca.pem}}\n",
+            &[
+                "1:46 `args` is for servers with a `command`",
+                "1:57 `user` is for servers with a `command`",
+                "1:84 ",
+                "1:84 `ca_file` is for https",
+            ],
+        ),
+        (
+            "servers: {a: {command: cat, headers: {X: y}}}\n",
+            &["1:38 `headers` is for servers with a `url`"],
+        ),
+        (
+            "servers:\n  a:\n    url: https://x.example\n    headers:\n      Authorization: {env: NOT_SET}\n      \
+             Bad Name: x\n      Host: y\n      Mcp-Method: z\n      X-A: \"a\\nb\"\n      x-a: b\n      X-B: {evn: Y}\n      \
+             X-C: 5\n      X-D: {env: NEWLINE}\n",
+            &[
+                "5:22 the environment variable `NOT_SET` is not set",
+                "6:7 `Bad Name` is not the name of a header",
+                "7:7 the gateway sets `Host` itself",
+                "8:7 the gateway sets `Mcp-Method` itself",
+                "9:12 the value holds characters",
+                "11:13 unknown key `evn`",
+                "12:12 expected text in quotes, `{file: …}` or `{env: …}`, found 5",
+                "13:12 the value holds characters",
+            ],
+        ),
+        (
+            "servers:\n  a:\n    command: cat\n    env: {'A=B': x, EMPTY: {env: EMPTY}, UPSTREAM_TOKEN: x}\n    \
+             pass_env: [UPSTREAM_TOKEN]\n    processes: shared\n    processes_max: 0\n    memory: 1MiB\n    cpu: 1500ms\n    \
+             files: 1\n    timeout: 1ms\n    calls: 0\n    extra_methods: ['']\n    user: {uid: -1, gid: 0}\n",
+            &[
+                "4:11 not the name of an environment variable",
+                "4:28 the environment variable `EMPTY` is empty",
+                "4:42 `UPSTREAM_TOKEN` is also under `pass_env`",
+                "6:16 `shared` is none of session",
+                "7:20 `processes_max` goes from 1 to 65536",
+                "8:13 `memory` is at least 16MiB",
+                "9:10 `cpu` is in whole seconds",
+                "10:12 `files` goes from 16",
+                "11:14 `timeout` goes from 100ms to 366d, not 1ms",
+                "12:12 `calls` goes from 1",
+                "13:21 a method's name has 1 to 128 bytes",
+                "14:17 expected a whole number from 0 to 4294967295, found -1",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn problems_of_grants_and_policies_are_told_with_their_places() {
+    let two = format!(
+        "grants:\n- {{id: a, token_sha256: '{TOKEN}', servers: {{x: p}}}}\n- {{id: a, token_sha256: ['{TOKEN}'], expires: soon}}\n"
+    );
+    all_told(&[
+        (
+            "policies: {p: {}, q: {file: a, inline: {}}}\n",
+            &[
+                "1:12 `p` needs exactly one of `file` and `inline`",
+                "1:19 `q` needs exactly one of `file` and `inline`",
+            ],
+        ),
+        ("policies: {p: {file: nowhere.yaml}}\n", &["1:22 "]),
+        ("grants_files: [nowhere.yaml]\n", &["1:16 "]),
+        (
+            "grants:\n- {}\n",
+            &["2:3 `id` is missing", "2:3 `token_sha256` is missing"],
+        ),
+        (
+            "grants: [{id: 'a b', token_sha256: []}]\n",
+            &[
+                "1:15 the name of a grant is 1 to 64",
+                "1:15 the grant `a b` has no token",
+            ],
+        ),
+        (
+            "grants: [{id: a, token_sha256: 'tg_plain', label: \"a\\nb\"}]\n",
+            &[
+                "1:32 expected `sha256:` and 64 hexadecimal digits",
+                "1:51 `label` has at most 128 bytes",
+            ],
+        ),
+        (
+            &two,
+            &[
+                "2:110 there is no server `x`",
+                "2:113 there is no policy `p`",
+                "3:8 the grant `a` is already at configuration:2:8",
+                "3:26 the same token is already at configuration:2:25",
+                "3:111 not a date and time",
+            ],
+        ),
+        // What is there but cannot be read is not also unknown.
+        (
+            "servers: {files: {url: 5}}\ngrants: [{id: a, token_sha256: [], servers: {files: null, flies: null}}]\n",
+            &[
+                "1:24 expected text (in quotes if it is meant: \"5\"), found a number",
+                "2:15 the grant `a` has no token",
+                "2:59 there is no server `flies`; did you mean `files`?",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn a_secret_at_a_wrong_place_is_not_repeated() {
+    for text in [
+        "identity_secret: hunter2hunter2\n",
+        "servers: {a: {url: 'https://x', headers: hunter2}}\n",
+        "servers: {a: {url: 'https://x', headers: {A: {file: {x: hunter2}}}}}\n",
+        "grants: hunter2\n",
+    ] {
+        let told = errors(text).join("\n");
+        assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn a_configuration_becomes_settings_and_a_view() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token.txt"), "abc\n").unwrap();
+    std::fs::write(
+        dir.path().join("grants.json"),
+        format!(
+            "[{{\"id\": \"b\", \"token_sha256\": \"{}b\", \"servers\": {{\"files\": null}}}}]",
+            &TOKEN[..70]
+        ),
+    )
+    .unwrap();
+    let text = format!(
+        "listeners:\n- address: 127.0.0.1:0\n- address: 0.0.0.0:8443\n  insecure: true\nservers:\n  web:\n    url: https://mcp.example.com/mcp\n    \
+         headers:\n      Authorization: {{file: token.txt, prefix: 'Bearer '}}\n      X-Team: blue\n    timeout: 9s\n  files:\n    command: cat\n    \
+         args: [-u]\n    env: {{API: {{env: UPSTREAM_TOKEN}}, MODE: fast}}\n    processes_max: 3\n    memory: 1GiB\ngrants:\n- id: a\n  label: Ada\n  \
+         token_sha256: ['{TOKEN}', '{}c']\n  expires: 2030-01-01T00:00:00Z\n  servers: {{web: null, files: null}}\ngrants_files: [grants.json]\n\
+         bounds: {{calls_server: 7}}\naudit:\n  queue: 5\n  sink: {{file: {{path: audit.jsonl, rotate_age: 1d, retain: required}}}}\nadmin: {{socket: none}}\n\
+         hosts: [Gate.Example.com]\nreload_interval: 0s\n",
+        &TOKEN[..70]
+    );
+    let sources = Sources {
+        env: &env,
+        builtin: &[],
+    };
+    let loaded = load_with(&text, dir.path(), &sources, 7).unwrap_or_else(|p| panic!("{p:#?}"));
+    let view = &loaded.view;
+    assert_eq!(view.revision, 7);
+    assert_eq!(view.hosts, ["gate.example.com"]);
+    assert_eq!(view.grants.len(), 3);
+    let ada = &view.grants[&TokenHash::parse(TOKEN).unwrap()];
+    assert_eq!((&*ada.id, ada.label.as_deref()), ("a", Some("Ada")));
+    assert_eq!(ada.expires_ms, Some(1_893_456_000_000));
+    assert_eq!(ada.servers.len(), 2);
+    let web = &view.servers["web"];
+    assert_eq!((web.timeout, web.calls), (Duration::from_secs(9), 7));
+    let Transport::Http(http) = &web.transport else {
+        panic!("not HTTP")
+    };
+    assert_eq!(http.headers[0].1, "Bearer abc");
+    assert!(http.headers.iter().all(|(_, value)| value.is_sensitive()));
+    let Transport::Stdio(stdio) = &view.servers["files"].transport else {
+        panic!("not stdio")
+    };
+    assert_eq!(stdio.command, ["cat", "-u"]);
+    assert_eq!(
+        stdio.env,
+        [
+            ("API".into(), "s3cret".into()),
+            ("MODE".into(), "fast".into())
+        ]
+    );
+    assert_eq!(
+        (stdio.processes_max, stdio.rlimits.memory_bytes),
+        (3, Some(1 << 30))
+    );
+    let settings = &loaded.settings;
+    assert_eq!(
+        settings.listeners[1].serve,
+        Serve {
+            mcp: true,
+            health: true,
+            metrics: false
+        }
+    );
+    assert_eq!(
+        (settings.reload_interval, settings.admin.unix.as_ref()),
+        (None, None)
+    );
+    let audit::Sink::File(file) = &settings.audit.sink else {
+        panic!("not a file")
+    };
+    assert_eq!(
+        file.path,
+        std::path::absolute(dir.path().join("audit.jsonl")).unwrap()
+    );
+    assert!(file.retain_required && file.rotate_age == Some(Duration::from_secs(86_400)));
+    let read: Vec<_> = loaded
+        .files
+        .iter()
+        .filter_map(|f| f.file_name()?.to_str())
+        .collect();
+    assert_eq!(read, ["grants.json", "token.txt"]);
+    let told = format!("{loaded:?} {:?}", loaded.remarks);
+    assert!(!told.contains("s3cret") && !told.contains("abc"), "{told}");
+}
+
+#[test]
+fn problems_in_other_files_name_those_files() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("more.yaml"),
+        "- id: a\n  tokens: []\n- id: b\n",
+    )
+    .unwrap();
+    let path = dir.path().join("tollgate.yaml");
+    std::fs::write(&path, "grants_files: [more.yaml]\nserver: {}\n").unwrap();
+    let attempt = attempt(&path, 1, None);
+    let told: Vec<_> = attempt
+        .outcome
+        .unwrap_err()
+        .iter()
+        .filter(|p| p.is_error())
+        .map(|p| {
+            p.to_string()
+                .replace(&format!("{}/", dir.path().display()), "")
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "tollgate.yaml:2:1: error: unknown key `server`; did you mean `servers`?",
+            "more.yaml:1:3: error: `token_sha256` is missing",
+            "more.yaml:2:3: error: unknown key `tokens`; known here: id, label, token_sha256, expires, revoked, servers",
+            "more.yaml:3:3: error: `token_sha256` is missing",
+        ]
+    );
+    assert_eq!(attempt.seen.len(), 2);
+}
+
+#[test]
+fn what_needs_a_restart_is_named() {
+    let old = load("").unwrap().settings;
+    let new =
+        load("runtimes: 3\naudit: {queue: 9}\nlog: {format: json}\nbounds: {calls: 2}\n").unwrap();
+    assert_eq!(
+        needs_restart(&old, &new.settings),
+        ["runtimes", "audit", "log"]
+    );
+    assert!(needs_restart(&old, &load("").unwrap().settings).is_empty());
+}

@@ -191,18 +191,33 @@ impl Resolver<'_> {
         }
     }
 
-    /// Problems found after reading know their place only; the pointer follows from it.
+    /// Problems found after reading know their place only; the pointer follows from it. One about a value that could
+    /// not be read whole may only follow from that, and is not told.
     fn fill_pointers(&mut self, root: &Node) {
         let mut pointers = BTreeMap::new();
         collect_pointers(root, &mut String::new(), &mut pointers);
         let own = &self.file;
-        for found in self.problems.iter_mut().filter(|p| p.file == *own) {
-            if found.problem.pointer.is_empty()
-                && let Some(pointer) = pointers.get(&found.problem.at)
-            {
-                found.problem.pointer.clone_from(pointer);
+        let unread: Vec<String> = self
+            .problems
+            .iter()
+            .filter(|p| p.file == *own && !p.problem.pointer.is_empty())
+            .map(|p| p.problem.pointer.clone())
+            .collect();
+        self.problems.retain_mut(|found| {
+            if found.file != *own || !found.problem.pointer.is_empty() {
+                return true;
             }
-        }
+            let Some(pointer) = pointers.get(&found.problem.at) else {
+                return true;
+            };
+            found.problem.pointer.clone_from(pointer);
+            let inside = |unread: &String| {
+                unread
+                    .strip_prefix(pointer.as_str())
+                    .is_some_and(|rest| rest.starts_with('/'))
+            };
+            !unread.iter().any(inside)
+        });
     }
 
     fn path(&self, text: &str) -> PathBuf {
