@@ -5,6 +5,8 @@
 //!                                                                      └─files─► watch ──changed──► load again
 //! ```
 
+mod emit;
+mod print;
 pub mod raw;
 mod resolve;
 mod settings;
@@ -13,6 +15,7 @@ mod tests;
 pub mod units;
 pub mod watch;
 
+pub use print::print_config;
 pub use settings::{Listener, Secret, Serve, Settings, TlsFiles, needs_restart};
 
 use crate::view::View;
@@ -36,6 +39,7 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     config: raw::Config,
     node: Node,
+    base: PathBuf,
 }
 
 impl fmt::Debug for Loaded {

@@ -512,3 +512,79 @@ fn what_needs_a_restart_is_named() {
     );
     assert!(needs_restart(&old, &load("").unwrap().settings).is_empty());
 }
+
+#[test]
+fn what_is_printed_loads_to_the_same_and_prints_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("t"), "abcdefghijklmnopqrstuvw").unwrap();
+    std::fs::write(
+        dir.path().join("g.yaml"),
+        format!(
+            "- {{id: other, token_sha256: '{}d', servers: {{cat: null}}}}\n",
+            &TOKEN[..70]
+        ),
+    )
+    .unwrap();
+    let text = format!(
+        "listeners:\n- {{address: '0.0.0.0:1', insecure: true}}\nservers:\n  web: {{url: 'https://x.example/a?b=c', headers: {{X: y, \
+         Authorization: {{file: t, prefix: 'Bearer '}}}}}}\n  cat: {{command: cat, args: [-u, '1'], env: {{A: {{env: UPSTREAM_TOKEN}}, \
+         B: 'no'}}, pass_env: [PATH], dir: ., memory: 64MiB, cpu: 9s, files: 99, user: {{uid: 1, gid: 2}}, \
+         extra_methods: [x/y], timeout: 3s, calls: 4, processes_max: 5}}\ngrants:\n- {{id: a, label: 'A: b', token_sha256: '{TOKEN}', \
+         expires: 2030-01-01T00:00:00Z, revoked: true, servers: {{web: null}}}}\ngrants_files: [g.yaml]\nhosts: [h.example]\n\
+         origins: ['https://o.example']\nbounds: {{body_bytes: 1MiB, session_idle: 90s, upstream_idle: 0}}\naudit: {{sink: {{file: {{path: log, \
+         rotate_age: 2h, keep: 0, min_free: 0B, retain: required}}}}, queue: 7}}\nadmin: {{socket: s, tcp: {{address: '127.0.0.1:2', \
+         token_sha256: '{TOKEN}'}}}}\nlog: {{format: json, level: 'info,daemon=debug'}}\nidentity_secret: {{file: t}}\nruntimes: 2\n\
+         reload_interval: 250ms\n"
+    );
+    let sources = Sources {
+        env: &env,
+        builtin: &[],
+    };
+    let load = |text: &str, base: &Path| {
+        load_with(text, base, &sources, 1).unwrap_or_else(|p| panic!("{text}\n{p:#?}"))
+    };
+    let first = load(&text, dir.path());
+    let printed = print_config(&first);
+    assert!(
+        !printed.contains("abcdefgh") && !printed.contains("s3cret"),
+        "{printed}"
+    );
+    // Nothing in it is relative, so it loads anywhere.
+    let second = load(&printed, Path::new("/nowhere"));
+    let without_files = |text: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    assert_eq!(
+        without_files(&print_config(&second)),
+        without_files(&printed)
+    );
+    assert_eq!(second.view.servers, first.view.servers);
+    assert_eq!(second.view.bounds, first.view.bounds);
+    assert!(needs_restart(&first.settings, &second.settings).is_empty());
+    let mut grants: Vec<_> = second
+        .view
+        .grants
+        .keys()
+        .map(|hash| hash.to_string())
+        .collect();
+    grants.sort();
+    assert_eq!(grants, [TOKEN.to_owned(), format!("{}d", &TOKEN[..70])]);
+}
+
+#[test]
+fn literal_secrets_are_not_printed() {
+    let loaded =
+        load("servers: {a: {command: cat, env: {API_KEY: hunter2, MODE: fast}}}\n").unwrap();
+    let printed = print_config(&loaded);
+    assert!(
+        !printed.contains("hunter2") && printed.contains("fast"),
+        "{printed}"
+    );
+    assert!(
+        loaded
+            .remarks
+            .iter()
+            .any(|r| r.problem.message.contains("looks like a secret"))
+    );
+}

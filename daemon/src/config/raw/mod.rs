@@ -4,7 +4,7 @@
 mod bounds;
 mod servers;
 
-pub use bounds::Bounds;
+pub use bounds::{Bounds, shown};
 pub use servers::{Processes, Server, User};
 
 use super::units::{ByteSize, HumanDuration, SecretRef};

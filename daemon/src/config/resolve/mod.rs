@@ -13,6 +13,7 @@ use proto::{
     doc::{self, Node, Pos, Problem, Severity, Spanned, suggest},
     id::ServerName,
 };
+pub(crate) use servers::is_secret;
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -111,6 +112,7 @@ impl Resolver<'_> {
             files: self.files.keys().cloned().collect(),
             config,
             node,
+            base: self.base.clone(),
         })
     }
 
