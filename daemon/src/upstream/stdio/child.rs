@@ -86,7 +86,13 @@ pub fn start(target: &StdioTarget) -> Result<(Group, Pipes), Error> {
         died,
         reaped: false,
     };
-    limit(pid, &target.rlimits).map_err(|error| cannot(&format!("resource limits: {error}")))?;
+    limit(pid, &target.rlimits).map_err(|error| {
+        let hint = match (error, target.user) {
+            (Errno::PERM, Some(_)) => " (limits on another user's process take CAP_SYS_RESOURCE)",
+            _ => "",
+        };
+        cannot(&format!("resource limits: {error}{hint}"))
+    })?;
     let pipes = Pipes {
         stdin,
         stdout,

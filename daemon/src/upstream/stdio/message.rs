@@ -130,3 +130,97 @@ pub fn cancel(id: &[u8], reason: &'static str) -> Vec<u8> {
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(json: &str) -> Key {
+        Key::read(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn keys_compare_by_value_and_type() {
+        for (a, b, same) in [
+            (r#""\u00e9""#, r#""é""#, true),
+            ("7", r#""7""#, false),
+            ("-0", "0", true),
+            (" 7 ", "7", true),
+            ("7", "70", false),
+        ] {
+            assert_eq!(key(a) == key(b), same, "{a} and {b}");
+        }
+        for none in ["null", "true", "{}", "", r#""open"#] {
+            assert_eq!(Key::read(none.as_bytes()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn lines_are_what_their_keys_say() {
+        let bounds = scan::Bounds::default();
+        for (line, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","id":"a","result":{}}"#,
+                Ok(Message::Reply(key(r#""a""#))),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":3,"error":{"code":-1,"message":"no"}}"#,
+                Ok(Message::Reply(key("3"))),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"no"}}"#,
+                Ok(Message::ReplyToNobody),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":9,"progress":1}}"#,
+                Ok(Message::Progress(key("9"))),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{}}"#,
+                Ok(Message::Notification),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
+                Ok(Message::Request),
+            ),
+            // Refused, and whom it pretends to answer.
+            (r#"{"jsonrpc":"2.0","id":1,"id":2,"result":{}}"#, Err(None)),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"a":1,"a":2}}"#,
+                Err(Some(key("1"))),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"m","result":{}}"#,
+                Err(None),
+            ),
+            ("npm warn deprecated", Err(None)),
+            (r#"[{"jsonrpc":"2.0","id":1,"result":{}}]"#, Err(None)),
+        ] {
+            let got = read(line.as_bytes(), &bounds).map_err(|refused| refused.reply_to);
+            assert_eq!(got, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_cancellation_names_its_request() {
+        let bounds = scan::Bounds::default();
+        for (body, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a"}}"#,
+                Some(key(r#""a""#)),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#,
+                None,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","method":"x","params":{"requestId":"notifications/cancelled"}}"#,
+                None,
+            ),
+        ] {
+            assert_eq!(cancelled(body.as_bytes(), &bounds), expected, "{body}");
+        }
+        let notice = cancel(b"7", "timeout");
+        assert_eq!(cancelled(&notice, &bounds), Some(key("7")));
+    }
+}

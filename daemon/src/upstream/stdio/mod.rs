@@ -23,8 +23,10 @@ mod child;
 mod message;
 mod outlet;
 mod pipes;
+mod post;
 mod process;
 mod router;
+mod supervise;
 #[cfg(test)]
 mod tests;
 

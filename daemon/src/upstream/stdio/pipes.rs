@@ -3,7 +3,10 @@
 use super::{Counters, message, router::Router};
 use crate::metrics::Metrics;
 use bytes::Bytes;
-use proto::{id::ServerName, scan};
+use proto::{
+    id::ServerName,
+    scan::{self, lines::Splitter},
+};
 use std::{
     sync::{
         Arc,
@@ -57,12 +60,30 @@ impl Line {
     }
 }
 
-/// Writes the queued lines. Returns why the child takes no more; `None` when the queue was closed.
+/// Why a child takes no more lines.
+#[derive(Debug)]
+pub enum WriteError {
+    /// It has closed its stdin, or is gone.
+    Broken(std::io::Error),
+    /// It read nothing for this long.
+    Stalled(Duration),
+}
+
+impl std::fmt::Display for WriteError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            WriteError::Broken(error) => write!(f, "it takes no input: {error}"),
+            WriteError::Stalled(stall) => write!(f, "it read none of its input for {stall:?}"),
+        }
+    }
+}
+
+/// Writes the queued lines until the queue is closed.
 pub async fn write(
     mut pipe: impl AsyncWrite + Unpin,
     mut lines: mpsc::Receiver<Arc<Line>>,
     stall: Duration,
-) -> Option<String> {
+) -> Result<(), WriteError> {
     while let Some(line) = lines.recv().await {
         if !line.step(QUEUED, BEGUN) {
             continue;
@@ -70,22 +91,22 @@ pub async fn write(
         let mut rest = &*line.bytes;
         while !rest.is_empty() {
             let untouched = rest.len() == line.bytes.len();
-            match tokio::time::timeout(stall, pipe.write(rest)).await {
-                Ok(Ok(written)) if written > 0 => rest = rest.get(written..).unwrap_or_default(),
-                failed => {
-                    if untouched {
-                        line.step(BEGUN, WITHDRAWN);
-                    }
-                    return Some(match failed {
-                        Ok(Err(error)) => format!("it takes no input: {error}"),
-                        Ok(Ok(_)) => "it takes no input".to_owned(),
-                        Err(_) => format!("it read none of its input for {stall:?}"),
-                    });
+            let error = match tokio::time::timeout(stall, pipe.write(rest)).await {
+                Ok(Ok(written)) if written > 0 => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    continue;
                 }
+                Ok(Ok(_)) => WriteError::Broken(std::io::ErrorKind::WriteZero.into()),
+                Ok(Err(error)) => WriteError::Broken(error),
+                Err(_) => WriteError::Stalled(stall),
+            };
+            if untouched {
+                line.step(BEGUN, WITHDRAWN);
             }
+            return Err(error);
         }
     }
-    None
+    Ok(())
 }
 
 /// Who a child is, for what is logged and counted about it.
@@ -152,65 +173,75 @@ pub async fn read(
     line_bytes_max: usize,
     bounds: scan::Bounds,
 ) {
-    let mut lines = Lines::new(line_bytes_max);
+    let mut lines = Splitter::new(line_bytes_max);
     let mut rate = Rate::default();
     let mut buffer = vec![0; READ_BYTES];
     let mut whole = Vec::new();
-    loop {
-        let got = match pipe.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(got) => buffer.get(..got).unwrap_or_default(),
-        };
-        lines.push(got, |line| whole.push(line));
+    let mut skip = |reason: &str, line: &[u8]| {
+        source.counters.skipped.fetch_add(1, Ordering::Relaxed);
+        source.metrics.stdio_skipped(&source.server, 1);
+        if let Some(unsaid) = rate.allow(SKIPPED_LOGGED_SECOND, Instant::now()) {
+            let line = source.excerpt(line, EXCERPT_BYTES);
+            tracing::warn!(
+                server = %source.server, pid = source.pid, reason, line, unsaid,
+                "skipped a line of a server's stdout that is no JSON-RPC message"
+            );
+        }
+    };
+    while let Some(got) = chunk(&mut pipe, &mut buffer).await {
+        let split = lines.push(got, |line| whole.push(one_line(line)));
         for line in whole.drain(..) {
-            let skipped = match line {
-                Ok(line) => match message::read(&line, &bounds) {
-                    Ok(kind) => {
-                        router.deliver(&kind, Bytes::from(line)).await;
-                        continue;
+            match message::read(&line, &bounds) {
+                Ok(kind) => router.deliver(&kind, line).await,
+                Err(refused) => {
+                    if let Some(id) = &refused.reply_to {
+                        router.refuse(id, &refused.reason);
                     }
-                    Err(refused) => {
-                        if let Some(id) = &refused.reply_to {
-                            router.refuse(id, &refused.reason);
-                        }
-                        (refused.reason, source.excerpt(&line, EXCERPT_BYTES))
-                    }
-                },
-                Err(TooLong) => (format!("longer than {line_bytes_max} bytes"), String::new()),
-            };
-            source.counters.skipped.fetch_add(1, Ordering::Relaxed);
-            source.metrics.stdio_skipped(&source.server, 1);
-            if let Some(unsaid) = rate.allow(SKIPPED_LOGGED_SECOND, Instant::now()) {
-                let (reason, line) = skipped;
-                tracing::warn!(
-                    server = %source.server, pid = source.pid, reason, line, unsaid,
-                    "skipped a line of a server's stdout that is no JSON-RPC message"
-                );
+                    skip(&refused.reason, &line);
+                }
             }
+        }
+        if split.is_err() {
+            skip("longer than `reply_bytes`", b"");
         }
     }
 }
 
+/// The next bytes of a pipe; `None` at its end, however it comes.
+async fn chunk<'a>(pipe: &mut (impl AsyncRead + Unpin), buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    match pipe.read(buffer).await {
+        Ok(0) | Err(_) => None,
+        Ok(got) => buffer.get(..got),
+    }
+}
+
+/// A line's own bytes. A CR within it would end an event's line; the scanner lets it pass only as white space between
+/// tokens, so a space in its place changes no meaning.
+fn one_line(line: &[u8]) -> Bytes {
+    line.iter()
+        .map(|&byte| if byte == b'\r' { b' ' } else { byte })
+        .collect()
+}
+
 /// Logs the child's stderr until it ends.
 pub async fn log(mut pipe: impl AsyncRead + Unpin, source: Source) {
-    let mut lines = Lines::new(STDERR_LINE_BYTES);
+    let mut lines = Splitter::new(STDERR_LINE_BYTES);
     let mut rate = Rate::default();
     let mut buffer = vec![0; STDERR_LINE_BYTES];
-    loop {
-        let got = match pipe.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(got) => buffer.get(..got).unwrap_or_default(),
-        };
-        lines.push(got, |line| {
-            let Some(unsaid) = rate.allow(STDERR_LOGGED_SECOND, Instant::now()) else {
-                return;
-            };
-            let line = match line {
-                Ok(line) => source.excerpt(&line, STDERR_LINE_BYTES),
-                Err(TooLong) => format!("(a line longer than {STDERR_LINE_BYTES} bytes)"),
-            };
+    let mut say = |line: String| {
+        if let Some(unsaid) = rate.allow(STDERR_LOGGED_SECOND, Instant::now()) {
             tracing::info!(server = %source.server, pid = source.pid, line, unsaid, "stderr");
-        });
+        }
+    };
+    while let Some(got) = chunk(&mut pipe, &mut buffer).await {
+        let split = lines.push(got, |line| say(source.excerpt(line, STDERR_LINE_BYTES)));
+        if split.is_err() {
+            say(format!("(a line longer than {STDERR_LINE_BYTES} bytes)"));
+        }
+    }
+    // The last words of a process that dies have often no line end.
+    if !lines.rest().is_empty() {
+        say(source.excerpt(lines.rest(), STDERR_LINE_BYTES));
     }
 }
 
@@ -222,59 +253,6 @@ const SKIPPED_LOGGED_SECOND: u32 = 5;
 const STDERR_LINE_BYTES: usize = 4 << 10;
 /// Lines of stderr of one process that are logged in a second; the rest is a number.
 const STDERR_LOGGED_SECOND: u32 = 50;
-
-/// A line was longer than the bound.
-#[derive(Debug, PartialEq, Eq)]
-pub struct TooLong;
-
-/// Splits bytes into lines; a line beyond the bound is dropped up to its end and reported once.
-pub struct Lines {
-    max: usize,
-    held: Vec<u8>,
-    skipping: bool,
-}
-
-impl Lines {
-    /// Lines of at most `max` bytes.
-    pub fn new(max: usize) -> Self {
-        Self {
-            max,
-            held: Vec::new(),
-            skipping: false,
-        }
-    }
-
-    /// Feeds bytes; `each` gets every completed line without its end, empty lines left out.
-    pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Result<Vec<u8>, TooLong>)) {
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let (part, ended) = match piece.strip_suffix(b"\n") {
-                Some(part) => (part, true),
-                None => (piece, false),
-            };
-            if !self.skipping {
-                // One more for the CR that may belong to the line's end.
-                if self.held.len() + part.len() > self.max + 1 {
-                    self.held = Vec::new();
-                    self.skipping = true;
-                    each(Err(TooLong));
-                } else {
-                    self.held.extend_from_slice(part);
-                }
-            }
-            if ended && !std::mem::take(&mut self.skipping) {
-                let mut line = std::mem::take(&mut self.held);
-                if line.last() == Some(&b'\r') {
-                    line.pop();
-                }
-                match line.len() {
-                    0 => {}
-                    length if length > self.max => each(Err(TooLong)),
-                    _ => each(Ok(line)),
-                }
-            }
-        }
-    }
-}
 
 /// So many log lines a second, and how many were left out since.
 #[derive(Default)]
@@ -298,5 +276,55 @@ impl Rate {
         }
         self.unsaid += 1;
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(secrets: &[&str]) -> Source {
+        Source {
+            server: ServerName::new("s"),
+            pid: 1,
+            counters: Arc::default(),
+            metrics: Metrics::new(),
+            secrets: secrets.iter().map(|&s| s.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn an_excerpt_shows_neither_secrets_nor_control_characters_nor_too_much() {
+        let source = source(&["s3cret-token"]);
+        for (line, bytes_max, shown) in [
+            ("plain", 100, "plain"),
+            ("key=s3cret-token!", 100, "key=***!"),
+            ("a\x1b[31mred\0", 100, "a\u{fffd}[31mred\u{fffd}"),
+            ("0123456789", 4, "0123…"),
+            ("key=s3cret-token", 10, "key=…"),
+            ("é", 1, "\u{fffd}…"),
+        ] {
+            assert_eq!(source.excerpt(line.as_bytes(), bytes_max), shown);
+        }
+    }
+
+    #[test]
+    fn a_rate_says_how_much_it_left_unsaid() {
+        let mut rate = Rate::default();
+        let now = Instant::now();
+        let said: Vec<_> = (0..4).map(|_| rate.allow(2, now)).collect();
+        assert_eq!(said, [Some(0), Some(0), None, None]);
+        assert_eq!(rate.allow(2, now + Duration::from_secs(1)), Some(2));
+    }
+
+    #[test]
+    fn a_line_is_withdrawn_only_before_it_was_begun() {
+        let line = Line::new(b"{\r\n}");
+        assert_eq!(&*line.bytes, b"{  }\n");
+        assert!(line.withdraw() && line.withdraw());
+        assert!(!line.step(QUEUED, BEGUN));
+        let line = Line::new(b"{}");
+        assert!(line.step(QUEUED, BEGUN));
+        assert!(!line.withdraw());
     }
 }

@@ -1,11 +1,11 @@
 //! One child process, which is one session of a stdio server.
 
 use super::{
-    CANCEL_GRACE, END_GRACE, LINES, Run, STREAM_AFTER, Slot,
-    child::{self, Group},
-    message,
+    CANCEL_GRACE, LINES, Run, STREAM_AFTER, Slot, child, message,
     pipes::{self, Line, Source},
-    router::{self, Answer, Rejected, Router},
+    post::{self, Answer, Rejected},
+    router::Router,
+    supervise::{Phase, Supervised, supervise},
 };
 use crate::{
     bounds::Bounds,
@@ -15,14 +15,12 @@ use crate::{
 use bytes::Bytes;
 use http::StatusCode;
 use proto::scan;
-use rustix::process::Signal;
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
     time::timeout,
 };
 
@@ -38,14 +36,6 @@ pub struct Process {
     reply_timeout: Duration,
     in_flight_max: usize,
     scan: scan::Bounds,
-}
-
-/// How far a process is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Running,
-    Ending,
-    Gone,
 }
 
 impl std::fmt::Debug for Process {
@@ -157,7 +147,7 @@ impl Process {
             }
         };
         if let Some(reason) = self.router.shut_reason() {
-            return Err(router::gone(&reason));
+            return Err(post::gone(&reason));
         }
         let line = Line::new(&request.body);
         let Some(expects) = request.expects else {
@@ -178,7 +168,7 @@ impl Process {
                 place.send(line);
                 self.answer(&id, seq, answer).await
             }
-            Err(Rejected::Gone(reason)) => Err(router::gone(&reason)),
+            Err(Rejected::Gone(reason)) => Err(post::gone(&reason)),
             Err(Rejected::Full) => Err(Error {
                 kind: ErrorKind::Overloaded,
                 unsent: true,
@@ -266,7 +256,7 @@ impl Process {
 
     fn gone(&self) -> Error {
         let reason = self.router.shut_reason();
-        router::gone(reason.as_deref().unwrap_or("it takes no input"))
+        post::gone(reason.as_deref().unwrap_or("it takes no input"))
     }
 }
 
@@ -275,7 +265,7 @@ const SECRET_BYTES_MIN: usize = 8;
 
 fn bad_request(id: &[u8], why: &str) -> Response {
     let body = proto::mcp::error(Some(id), -32600, why, None);
-    router::json(StatusCode::BAD_REQUEST, body.into())
+    post::json(StatusCode::BAD_REQUEST, body.into())
 }
 
 /// Ends requests at their deadlines.
@@ -297,79 +287,4 @@ async fn keep_time(router: Arc<Router>, lines: mpsc::WeakSender<Arc<Line>>) {
             None => earlier.await,
         }
     }
-}
-
-struct Supervised {
-    group: Group,
-    router: Arc<Router>,
-    source: Source,
-    slot: Slot,
-    phase: watch::Sender<Phase>,
-    ending: watch::Receiver<bool>,
-    reader: JoinHandle<()>,
-    writer: JoinHandle<Option<String>>,
-    keeper: JoinHandle<()>,
-    started: Instant,
-}
-
-/// Sees the process to its end, whoever brings it about.
-async fn supervise(mut s: Supervised) {
-    let mut closing = s.slot.closing();
-    // `Some` = Tollgate ends it, and why; `None` = it ended by itself.
-    let mut stdin_done = false;
-    let mut stdout_done = false;
-    let (by_itself, reason) = tokio::select! {
-        biased;
-        () = s.group.leader_ended() => (true, "it ended by itself".to_owned()),
-        // An error means that the handle was dropped.
-        _ = s.ending.wait_for(|end| *end) => (false, "the session was ended".to_owned()),
-        _ = closing.wait_for(|closing| *closing) => (false, "the daemon is ending".to_owned()),
-        _ = &mut s.reader => {
-            stdout_done = true;
-            (true, "it closed its stdout".to_owned())
-        }
-        why = &mut s.writer => {
-            stdin_done = true;
-            let why = why.ok().flatten();
-            (why.is_some(), why.unwrap_or_else(|| "the session was ended".to_owned()))
-        }
-    };
-    s.router.shut(&reason);
-    s.phase.send_replace(Phase::Ending);
-    if !stdin_done {
-        // Its stdin goes with the task: a server that reads to the end of its input leaves by itself.
-        s.writer.abort();
-        let _ = s.writer.await;
-    }
-    if timeout(END_GRACE, s.group.leader_ended()).await.is_err() {
-        s.group.signal(Signal::TERM);
-        if timeout(END_GRACE, s.group.leader_ended()).await.is_err() {
-            s.group.signal(Signal::KILL);
-            s.group.leader_ended().await;
-        }
-    }
-    // What it left behind holds its stdout open; the last replies are read meanwhile.
-    s.group.signal(Signal::TERM);
-    if !stdout_done && timeout(END_GRACE, &mut s.reader).await.is_err() {
-        s.reader.abort();
-    }
-    s.group.signal(Signal::KILL);
-    s.keeper.abort();
-    s.router.close(&reason);
-    let status = s.group.reap().await;
-    let lived = s.started.elapsed();
-    let status = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
-    let (server, pid) = (&s.source.server, s.source.pid);
-    let run = if by_itself {
-        s.source.counters.died.fetch_add(1, Relaxed);
-        tracing::warn!(%server, pid, reason, status, ?lived, "a server process ended by itself");
-        Run::Failed
-    } else {
-        tracing::info!(%server, pid, reason, status, ?lived, "ended a server process");
-        Run::Ended {
-            answered: s.router.answered.load(Relaxed),
-        }
-    };
-    s.slot.settle(run, Instant::now());
-    s.phase.send_replace(Phase::Gone);
 }

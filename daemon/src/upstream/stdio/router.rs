@@ -1,14 +1,14 @@
 //! Where each message of a child goes: to exactly one place (the rule is in the module's documentation).
 
 use super::{
-    WAITING, WAITING_BYTES, lock,
+    Counters, WAITING, WAITING_BYTES, lock,
     message::{self, Key, Message},
     outlet::Outlet,
     pipes::Line,
+    post::{Answer, Post, Rejected, Reply, gone, whole},
 };
-use crate::upstream::{Body, Error, ErrorKind, Expects, Response};
+use crate::upstream::{Error, ErrorKind, Expects, Response};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -21,11 +21,6 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, oneshot},
 };
-
-use super::Counters;
-
-/// What the waiting half of a POST gets.
-pub type Answer = Result<Response, Error>;
 
 /// The requests in flight and the streams of one process.
 pub struct Router {
@@ -50,22 +45,6 @@ struct State {
     next_wake: Option<Instant>,
     /// Why nothing is taken any more.
     closed: Option<String>,
-}
-
-struct Post {
-    seq: u64,
-    expects: Expects,
-    token: Option<Key>,
-    deadline: Instant,
-    /// The client has cancelled it: it ends without a reply and without a second notification.
-    cancelled: bool,
-    line: Arc<Line>,
-    reply: Reply,
-}
-
-enum Reply {
-    Waiting(oneshot::Sender<Answer>),
-    Streaming(Outlet),
 }
 
 /// Where one message goes next.
@@ -129,7 +108,7 @@ impl Router {
             expects,
             token,
             deadline,
-            cancelled: false,
+            cancelled: None,
             line,
             reply: Reply::Waiting(sender),
         };
@@ -379,10 +358,9 @@ impl Router {
     pub fn cancelled(&self, id: &Key, until: Instant) {
         let mut state = lock(&self.state);
         if let Some(post) = state.posts.get_mut(id) {
-            post.cancelled = true;
-            post.deadline = post.deadline.min(until);
-            let deadline = post.deadline;
-            self.wake_by(&mut state, deadline);
+            post.cancelled.get_or_insert(until);
+            let ends = post.ends();
+            self.wake_by(&mut state, ends);
         }
     }
 
@@ -390,7 +368,7 @@ impl Router {
     /// back.
     pub fn expire(&self, now: Instant) -> (Vec<Vec<u8>>, Option<Instant>) {
         let mut state = lock(&self.state);
-        let due = |post: &Post| post.deadline <= now;
+        let due = |post: &Post| post.ends() <= now;
         let late: Vec<Key> = state
             .posts
             .iter()
@@ -398,13 +376,13 @@ impl Router {
             .map(|(id, _)| id.clone())
             .collect();
         let late: Vec<Post> = late.iter().filter_map(|id| state.remove(id)).collect();
-        state.next_wake = state.posts.values().map(|post| post.deadline).min();
+        state.next_wake = state.posts.values().map(Post::ends).min();
         let next = state.next_wake;
         drop(state);
         let mut notices = Vec::new();
         for post in late {
             let unsent = post.line.withdraw();
-            if post.cancelled {
+            if post.cancelled.is_some() {
                 post.end_without_reply();
                 continue;
             }
@@ -469,66 +447,4 @@ impl State {
         self.waiting_bytes = 0;
         std::mem::take(&mut self.waiting).into()
     }
-}
-
-impl Post {
-    fn end(self, error: Error) {
-        match self.reply {
-            // The client may be gone: then nobody wants it.
-            Reply::Waiting(sender) => drop(sender.send(Err(error))),
-            Reply::Streaming(outlet) if error.kind == ErrorKind::Timeout => outlet.cut(error),
-            Reply::Streaming(outlet) => outlet.fail(error),
-        }
-    }
-
-    /// An event stream without a reply: what streamable HTTP has for a request that was cancelled.
-    fn end_without_reply(self) {
-        match self.reply {
-            Reply::Streaming(outlet) => outlet.finish(),
-            Reply::Waiting(sender) => {
-                let mut response = Response::new(Body::Full(None));
-                let event_stream = HeaderValue::from_static("text/event-stream");
-                response
-                    .headers_mut()
-                    .insert(header::CONTENT_TYPE, event_stream);
-                drop(sender.send(Ok(response)));
-            }
-        }
-    }
-}
-
-/// Why a request was not taken.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Rejected {
-    /// Its id is neither a string nor an integer.
-    BadId,
-    /// Its id, or its progress token, is that of a request in flight.
-    Duplicate(&'static str),
-    /// Too many are in flight.
-    Full,
-    /// The process is gone, and why.
-    Gone(String),
-}
-
-/// The error of whoever comes after the end.
-pub fn gone(reason: &str) -> Error {
-    Error {
-        kind: ErrorKind::SessionGone,
-        unsent: true,
-        detail: format!("the process has ended: {reason}"),
-    }
-}
-
-/// A whole JSON reply.
-pub fn whole(message: &Bytes) -> Response {
-    json(StatusCode::OK, message.clone())
-}
-
-/// A JSON body with a status.
-pub fn json(status: StatusCode, body: Bytes) -> Response {
-    let mut response = Response::new(Body::Full(Some(body)));
-    *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
 }
