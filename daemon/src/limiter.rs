@@ -10,10 +10,10 @@ mod counter;
 mod rate;
 mod show;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tickets;
 
-pub use show::{Filter, LimitState, SHOW_MAX};
+pub use show::{Filter, Found, LimitState, SHOW_MAX};
 pub use tickets::{Charged, Tickets};
 
 use cluster::handle::{Error, Handle};

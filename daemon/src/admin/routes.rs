@@ -56,7 +56,7 @@ where
         }),
         admin::LIMITS => match LimitsQuery::parse(head.uri.query().unwrap_or_default()) {
             Ok(query) => {
-                let limits = limits::shown(&plane.limiter, &query, now_ms());
+                let limits = limits::shown(&plane.limiter, &query, crate::clock::now());
                 Ok(json(StatusCode::OK, &limits))
             }
             Err(why) => Err((StatusCode::BAD_REQUEST, why)),

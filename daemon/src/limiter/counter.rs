@@ -52,8 +52,8 @@ pub(super) struct Counter {
     pub key: CounterKey,
     /// The limit as its first charge knew it, for names and identity; the `max` in force is in [`super::rate::Known`].
     pub limit: Arc<Limit>,
-    pub scope_value: Box<str>,
-    pub key_text: Option<Box<str>>,
+    pub scope_value: Arc<str>,
+    pub key_text: Option<Arc<str>>,
     pub state: State,
     /// When the sweep looks at it next, ledger milliseconds; written under the schedule's lock alone.
     pub due_ms: AtomicU64,
@@ -112,7 +112,7 @@ impl Counter {
 }
 
 /// A value for display, bounded.
-fn shorten(text: &str) -> Box<str> {
+fn shorten(text: &str) -> Arc<str> {
     let end = text.floor_char_boundary(NAME_BYTES_MAX);
     match text.get(..end) {
         Some(start) if start.len() < text.len() => format!("{start}…").into(),

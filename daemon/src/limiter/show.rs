@@ -20,8 +20,19 @@ pub struct Filter {
     pub identity: Option<Identity>,
     /// A part of the label, the scope's value or the key.
     pub text: Option<String>,
-    /// At most this many (and never more than [`SHOW_MAX`]); 0 = [`SHOW_MAX`].
-    pub most: usize,
+    /// The fullest first; otherwise in the order of label, scope value and key.
+    pub fullest: bool,
+    /// At most this many (and never more than [`SHOW_MAX`]); `None` = [`SHOW_MAX`].
+    pub most: Option<usize>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The first ones.
+    pub states: Vec<LimitState>,
+    /// How many there were before the bound.
+    pub total: usize,
 }
 
 /// One counter in its present window.
@@ -38,13 +49,15 @@ pub struct LimitState {
     /// Over what.
     pub scope: Scope,
     /// Grant id, session id, server name or `*`; at most 128 bytes.
-    pub scope_value: String,
+    pub scope_value: Arc<str>,
     /// The `key` value, if the limit has one; at most 128 bytes.
-    pub key_text: Option<String>,
+    pub key_text: Option<Arc<str>>,
     /// The window's id; `None` for a limit on calls in flight.
     pub window: Option<u64>,
     /// The window's end, milliseconds since 1970; `None` for a limit on calls in flight.
     pub window_end_ms: Option<u64>,
+    /// Time to the window's end, milliseconds; `None` for a limit on calls in flight.
+    pub ends_in_ms: Option<u64>,
     /// The fixed point of the numbers that follow.
     pub scale: Scale,
     /// Units that may be charged in the window, or calls in flight; `None`: it counts but never refuses.
@@ -58,55 +71,97 @@ pub struct LimitState {
 }
 
 impl LimitState {
-    /// How full it is, in millionths of `max`.
-    fn fullness(&self) -> u64 {
-        let used = u128::from(self.charged.max(self.in_flight)) * 1_000_000;
-        let max = u128::from(self.max.unwrap_or(u64::MAX).max(1));
-        u64::try_from(used / max).unwrap_or(u64::MAX)
+    /// Charged, or in flight.
+    pub fn used(&self) -> u64 {
+        self.charged.max(self.in_flight)
     }
+    /// Used of `max`, in tenths of a percent; over 1,000 where `max` was lowered, 0 where there is none.
+    pub fn used_permille(&self) -> u64 {
+        let Some(max) = self.max else {
+            return 0;
+        };
+        let permille = u128::from(self.used()) * 1_000 / u128::from(max.max(1));
+        u64::try_from(permille).unwrap_or(u64::MAX)
+    }
+}
+
+/// A counter in the order of the answer; only as many as will be shown are kept.
+struct Ranked {
+    fullness: Reverse<u64>,
+    state: LimitState,
 }
 
 impl Limiter {
     /// Counters whose window is running, in the order of their labels, scope values and keys.
     pub fn show(&self, filter: &Filter, now: Now) -> Vec<LimitState> {
-        let most = match filter.most {
-            0 => SHOW_MAX,
-            most => most.min(SHOW_MAX),
-        };
-        let at_ms = self.handle.ledger_ms(now);
-        let mut shown: Vec<_> = self
-            .counters
-            .iter()
-            .filter(|counter| filter.fits(counter))
-            .filter_map(|counter| counter.shown(at_ms))
-            .take(most)
-            .collect();
-        shown.sort_by(|a, b| {
-            (&a.label, &a.scope_value, &a.key_text).cmp(&(&b.label, &b.scope_value, &b.key_text))
-        });
-        shown
+        self.find(filter, now).states
     }
 
     /// The fullest counters, the fullest first; at most [`SHOW_MAX`].
     pub fn top(&self, n: usize, now: Now) -> Vec<LimitState> {
+        let filter = Filter {
+            fullest: true,
+            most: Some(n),
+            ..Filter::default()
+        };
+        self.show(&filter, now)
+    }
+
+    /// Counters whose window is running, and how many there are. It walks over all counters: a question for people.
+    pub fn find(&self, filter: &Filter, now: Now) -> Found {
         let at_ms = self.handle.ledger_ms(now);
-        let n = n.min(SHOW_MAX);
-        let mut fullest = BinaryHeap::with_capacity(n + 1);
-        for counter in self.counters.iter() {
-            if let Some(state) = counter.shown(at_ms) {
-                fullest.push(Reverse((state.fullness(), counter.key)));
-                if fullest.len() > n {
-                    fullest.pop();
-                }
+        let most = filter.most.unwrap_or(SHOW_MAX).min(SHOW_MAX);
+        let mut first: BinaryHeap<Ranked> = BinaryHeap::with_capacity(most + 1);
+        let mut total = 0;
+        for counter in self.counters.iter().filter(|counter| filter.fits(counter)) {
+            let Some(state) = counter.shown(at_ms) else {
+                continue;
+            };
+            total += 1;
+            let rank = if filter.fullest {
+                state.used_permille()
+            } else {
+                0
+            };
+            first.push(Ranked {
+                fullness: Reverse(rank),
+                state,
+            });
+            if first.len() > most {
+                first.pop();
             }
         }
-        fullest
-            .into_sorted_vec()
-            .into_iter()
-            .filter_map(|Reverse((_, key))| self.counters.get(&key)?.shown(at_ms))
-            .collect()
+        let states = first.into_sorted_vec();
+        Found {
+            states: states.into_iter().map(|ranked| ranked.state).collect(),
+            total,
+        }
     }
 }
+
+impl Ranked {
+    fn order(&self) -> (Reverse<u64>, &str, &str, Option<&str>) {
+        let state = &self.state;
+        let key = state.key_text.as_deref();
+        (self.fullness, &state.label, &state.scope_value, key)
+    }
+}
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+impl Eq for Ranked {}
 
 impl Filter {
     fn fits(&self, counter: &Counter) -> bool {
@@ -132,10 +187,11 @@ impl Counter {
             rule: self.limit.rule.clone(),
             kind: self.limit.kind,
             scope: self.limit.scope,
-            scope_value: self.scope_value.to_string(),
-            key_text: self.key_text.as_deref().map(str::to_owned),
+            scope_value: self.scope_value.clone(),
+            key_text: self.key_text.clone(),
             window: None,
             window_end_ms: None,
+            ends_in_ms: None,
             scale: self.limit.scale,
             max: None,
             charged: 0,
@@ -154,6 +210,7 @@ impl Counter {
                 }
                 shown.window = Some(known.window);
                 shown.window_end_ms = Some(known.end_ms);
+                shown.ends_in_ms = known.retry_ms(at_ms);
                 shown.charged = rate.charged(&known, at_ms);
                 shown.max = Some(known.max).filter(|_| !self.limit.counts_only);
                 shown.refunded = known.refunded;

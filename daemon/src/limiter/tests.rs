@@ -66,6 +66,28 @@ fn charge(limit: &Arc<Limit>, amount: u64) -> Charge<'_> {
     }
 }
 
+/// A limiter with a counter of 6.5 of 10 a minute and a gate with one of four places taken.
+pub(crate) fn sample() -> (Limiter, Now) {
+    let limiter = limiter();
+    run(async {
+        let limit = Arc::new(Limit {
+            scale: Scale::Micro,
+            ..plain(1, 10_000_000)
+        });
+        admit(&limiter, charge(&limit, 6_500_000), START)
+            .await
+            .unwrap();
+        let gate = Arc::new(Limit {
+            kind: Kind::InFlight,
+            ..plain(2, 4)
+        });
+        let place = limiter.reserve(&[charge(&gate, 1)], START).await.unwrap();
+        // For the life of the test.
+        std::mem::forget(place);
+    });
+    (limiter, START)
+}
+
 fn keyed(limit: &Arc<Limit>, key: u128, keys_max: u32) -> Charge<'_> {
     Charge {
         key: CounterKey(limit.identity.0 << 64 | key),
@@ -726,7 +748,7 @@ fn counters_are_shown_bounded_and_the_fullest_come_first() {
         );
         assert!(found.scope_value.len() <= 131 && found.scope_value.ends_with('…'));
         let most = Filter {
-            most: 1,
+            most: Some(1),
             ..Filter::default()
         };
         assert_eq!(limiter.show(&most, START).len(), 1);
