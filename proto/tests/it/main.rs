@@ -1,3 +1,5 @@
 //! The rules, tested through the crate's public face.
 
+mod mcp;
 mod scan;
+mod splice;
