@@ -3,7 +3,8 @@
 /// One complete event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The event's bytes as they came, its closing blank line included; without the stream's byte order mark.
+    /// The event's bytes as they came, its closing blank line included; without byte order marks before it. (Where only a
+    /// CR has come of the last line end, it is made CRLF: what is passed on next cannot become a part of it.)
     pub raw: Vec<u8>,
     /// `data` lines joined by LF; `None` when the event has none (comments, `retry:` alone).
     pub data: Option<Vec<u8>>,
@@ -27,8 +28,6 @@ pub struct Splitter {
     searched: usize,
     /// The byte before `searched` is a CR that ended a line: an LF that follows belongs to that line's end.
     after_cr: bool,
-    /// No event is complete yet: a byte order mark may stand first.
-    fresh: bool,
 }
 
 impl Splitter {
@@ -40,21 +39,25 @@ impl Splitter {
             line: 0,
             searched: 0,
             after_cr: false,
-            fresh: true,
         }
     }
 
     /// Feeds bytes; `each` gets every completed event. After an error the stream cannot be read on.
     pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Event)) -> Result<(), TooLong> {
         let mut rest = bytes;
+        if self.after_cr && self.held.is_empty() {
+            // The last event did not wait for this half of its line end: it was given one.
+            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+            self.after_cr = bytes.is_empty();
+        }
         while !rest.is_empty() {
-            // However large the piece is, no more than the bound and one byte is ever held.
+            // However large the piece is, no more than the bound and a line end is ever held.
             let room = self.event_bytes_max.saturating_sub(self.held.len()) + 1;
             let (piece, later) = rest.split_at(room.min(rest.len()));
             self.held.extend_from_slice(piece);
             rest = later;
             self.complete(&mut each)?;
-            if self.held.len() > self.event_bytes_max {
+            if counted(&self.held) > self.event_bytes_max {
                 return Err(TooLong);
             }
         }
@@ -63,8 +66,7 @@ impl Splitter {
 
     /// Whether nothing of an unfinished event is held: between events another one may be injected.
     pub fn at_boundary(&self) -> bool {
-        // A lone LF is the second half of the line end that closed the last event.
-        self.held.is_empty() || (self.held == b"\n" && self.line == 1)
+        self.held.is_empty()
     }
 
     /// Bytes of an unfinished event: at the stream's end they are passed on (no event: the client drops it too).
@@ -80,15 +82,14 @@ impl Splitter {
                 continue;
             }
             let raw = self.held.get(event..self.line).unwrap_or_default();
-            if raw.len() > self.event_bytes_max {
+            if counted(raw) > self.event_bytes_max {
                 return Err(TooLong);
             }
-            let raw = match raw.strip_prefix(b"\xef\xbb\xbf") {
-                Some(without) if self.fresh => without,
-                _ => raw,
-            };
-            each(parse(raw.to_vec()));
-            self.fresh = false;
+            let mut raw = without_marks(raw).to_vec();
+            if self.after_cr {
+                raw.push(b'\n');
+            }
+            each(parse(raw));
             event = self.line;
         }
         self.held.drain(..event);
@@ -127,8 +128,22 @@ impl Splitter {
     }
 }
 
-/// The lines of an event: contents and line end.
-fn lines(raw: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+/// The bytes of an event that the bound counts: the LF of a last CRLF may come too late to be counted, so it never is.
+fn counted(raw: &[u8]) -> usize {
+    raw.len() - usize::from(raw.ends_with(b"\r\n"))
+}
+
+/// Takes byte order marks off an event. A client takes one off the stream's first event alone; what that is for the
+/// client depends on what was passed on before, so no event may begin with one.
+fn without_marks(mut raw: &[u8]) -> &[u8] {
+    while let Some(rest) = raw.strip_prefix(b"\xef\xbb\xbf") {
+        raw = rest;
+    }
+    raw
+}
+
+/// The lines of an event, without their ends.
+fn lines(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = raw;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -141,9 +156,8 @@ fn lines(raw: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
             [] => 0,
             _ => 1,
         };
-        let (end, after) = behind.split_at(end);
-        rest = after;
-        Some((line, end))
+        rest = behind.get(end..).unwrap_or_default();
+        Some(line)
     })
 }
 
@@ -162,7 +176,7 @@ fn field(line: &[u8]) -> (&[u8], &[u8]) {
 fn parse(raw: Vec<u8>) -> Event {
     let mut data: Option<Vec<u8>> = None;
     let mut event = None;
-    for (line, _) in lines(&raw) {
+    for line in lines(&raw) {
         match field(line) {
             (b"data", value) => match &mut data {
                 None => data = Some(value.to_vec()),
@@ -186,38 +200,41 @@ fn parse(raw: Vec<u8>) -> Event {
 pub fn write_event(out: &mut Vec<u8>, head: &[u8], data: &[u8]) {
     out.extend_from_slice(b"event: message\n");
     out.extend_from_slice(head);
-    write_data(out, data, b"\n");
+    write_data(out, data);
     out.push(b'\n');
 }
 
-/// Rewrites an event with other data: every other line of `raw` is kept as it came. An event without data stays as it
-/// is.
+/// Rewrites an event with other data: every other line of `raw` is kept. An event without data stays as it is.
+///
+/// All line ends become LF: a kept CR before a kept LF would be one line end where there were two.
 pub fn with_data(event: &Event, data: &[u8]) -> Vec<u8> {
+    if event.data.is_none() {
+        return event.raw.clone();
+    }
     let mut out = Vec::with_capacity(event.raw.len() + data.len());
     let mut written = false;
-    for (line, end) in lines(&event.raw) {
+    for line in lines(&event.raw) {
         if field(line).0 != b"data" {
             out.extend_from_slice(line);
-            out.extend_from_slice(end);
+            out.push(b'\n');
         } else if !std::mem::replace(&mut written, true) {
-            write_data(&mut out, data, end);
+            write_data(&mut out, data);
         }
     }
     out
 }
 
 /// A line break in the data becomes another `data` line: white space to JSON, and never an end of the event.
-fn write_data(out: &mut Vec<u8>, data: &[u8], end: &[u8]) {
+fn write_data(out: &mut Vec<u8>, data: &[u8]) {
     let mut wrote = false;
-    for (line, _) in lines(data) {
+    for line in lines(data) {
         wrote = true;
         out.extend_from_slice(b"data: ");
         out.extend_from_slice(line);
-        out.extend_from_slice(end);
+        out.push(b'\n');
     }
     if !wrote {
-        out.extend_from_slice(b"data:");
-        out.extend_from_slice(end);
+        out.extend_from_slice(b"data:\n");
     }
 }
 
@@ -250,7 +267,7 @@ mod tests {
             ),
             (
                 "data:  a\r\r",
-                vec![event("data:  a\r\r", Some(" a"), None)],
+                vec![event("data:  a\r\r\n", Some(" a"), None)],
             ),
             (": ping\n\n", vec![event(": ping\n\n", None, None)]),
             (
@@ -278,8 +295,11 @@ mod tests {
             ),
             ("\n", vec![event("\n", None, None)]),
             (
-                "\u{feff}data: x\n\n",
-                vec![event("data: x\n\n", Some("x"), None)],
+                "\u{feff}\u{feff}data: x\n\n\u{feff}data: y\n\n",
+                vec![
+                    event("data: x\n\n", Some("x"), None),
+                    event("data: y\n\n", Some("y"), None),
+                ],
             ),
             ("data: unfinished\n", vec![]),
         ] {
@@ -296,7 +316,7 @@ mod tests {
         let mut s = Splitter::new(100);
         assert_eq!(
             split(&mut s, b"data: a\r\n\r"),
-            [event("data: a\r\n\r", Some("a"), None)]
+            [event("data: a\r\n\r\n", Some("a"), None)]
         );
         assert!(s.at_boundary());
         assert_eq!(split(&mut s, b"\n"), []);
@@ -305,7 +325,7 @@ mod tests {
         assert!(!s.at_boundary());
         assert_eq!(
             split(&mut s, b"\n\r\n"),
-            [event("\ndata: b\r\n\r\n", Some("b"), None)]
+            [event("data: b\r\n\r\n", Some("b"), None)]
         );
         assert!(s.at_boundary() && s.rest().is_empty());
     }
@@ -327,12 +347,16 @@ mod tests {
         );
         assert_eq!(
             with_data(&old[0], b"{}"),
-            b"id: 7\r\ndata: {}\r\n: c\r\nretry: 1\r\n\r\n"
+            b"id: 7\ndata: {}\n: c\nretry: 1\n\n"
         );
         assert_eq!(
-            with_data(&old[0], b"{\n}"),
-            b"id: 7\r\ndata: {\r\ndata: }\r\n: c\r\nretry: 1\r\n\r\n"
+            with_data(&old[0], b"{\r\n}"),
+            b"id: 7\ndata: {\ndata: }\n: c\nretry: 1\n\n"
         );
+        let mixed = split(&mut Splitter::new(100), b"id: 1\rdata: a\r\n\n");
+        assert_eq!(with_data(&mixed[0], b"1"), b"id: 1\ndata: 1\n\n");
+        let none = event(": c\r\n\r\n", None, None);
+        assert_eq!(with_data(&none, b"1"), none.raw);
         let mut out = Vec::new();
         write_event(&mut out, b"id: 7\n", b"{}");
         assert_eq!(out, b"event: message\nid: 7\ndata: {}\n\n");
@@ -344,7 +368,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_do_not_matter_and_no_byte_is_lost(
+        fn pieces_do_not_matter_and_no_line_is_lost(
             bytes in proptest::collection::vec(
                 prop_oneof![Just(&b"\n"[..]), Just(&b"\r"[..]), Just(&b"\r\n"[..]), Just(&b"data: x"[..]), Just(&b": c"[..])],
                 0..40,
@@ -363,7 +387,7 @@ mod tests {
             prop_assert_eq!(data(&events), data(&expected));
             let mut all: Vec<u8> = events.iter().flat_map(|e| e.raw.clone()).collect();
             all.extend_from_slice(s.rest());
-            prop_assert_eq!(all, bytes);
+            prop_assert!(lines(&all).eq(lines(&bytes)));
         }
     }
 }
