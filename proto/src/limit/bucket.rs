@@ -551,3 +551,92 @@ mod tests {
         }
     }
 }
+
+/// Every interleaving of a few steps, up to three preemptions: see `proto/Cargo.toml` for the command.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::{sync::Arc, thread};
+
+    const NOW: Now = Now {
+        unix_ms: 0,
+        boot_ns: 0,
+    };
+    const fn span(window: u64) -> Span {
+        Span {
+            window,
+            end_ns: 1,
+            deadline_ns: 1,
+        }
+    }
+
+    fn explore(model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(model);
+    }
+
+    #[test]
+    fn two_takers_never_share_a_unit() {
+        for units in [1, NARROW_MAX] {
+            explore(move || {
+                let bucket = Arc::new(Bucket::default());
+                bucket.install(span(1), units + 1);
+                let other = bucket.clone();
+                let taker = thread::spawn(move || other.try_take(units, NOW).is_some());
+                let mine = bucket.try_take(units, NOW).is_some();
+                let theirs = taker.join().unwrap();
+                // The second may find the first's units gone, never the bucket of both.
+                let taken = units * (u64::from(mine) + u64::from(theirs));
+                assert!(mine || theirs);
+                assert_eq!(bucket.remaining() + taken, units + 1);
+            });
+        }
+    }
+
+    #[test]
+    fn a_ticket_names_the_window_that_it_was_taken_from_and_refunds_there_alone() {
+        for units in [1, NARROW_MAX + 1] {
+            explore(move || {
+                let bucket = Arc::new(Bucket::default());
+                bucket.install(span(1), units);
+                let other = bucket.clone();
+                let taker = thread::spawn(move || {
+                    let ticket = other.try_take(units, NOW)?;
+                    let window = ticket.window();
+                    Some((window, other.refund(ticket, NOW)))
+                });
+                bucket.install(span(2), units);
+                let taken = taker.join().unwrap();
+                let left = bucket.remaining();
+                match taken {
+                    // Window 2 lost nothing, or got back what it gave.
+                    None | Some((1, _)) | Some((2, true)) => assert_eq!(left, units),
+                    other => panic!("{other:?}"),
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_while_calls_come_and_go_adds_up() {
+        for units in [2, NARROW_MAX + 2] {
+            explore(move || {
+                let bucket = Arc::new(Bucket::default());
+                bucket.install(span(1), units);
+                let other = bucket.clone();
+                let caller = thread::spawn(move || {
+                    let kept = other.try_take(1, NOW).map_or(0, |ticket| ticket.amount());
+                    if let Some(ticket) = other.try_take(1, NOW) {
+                        assert!(other.refund(ticket, NOW));
+                    }
+                    kept
+                });
+                let back = bucket.take_back();
+                bucket.top_up(1, 1);
+                let kept = caller.join().unwrap();
+                assert_eq!(bucket.remaining() + back + kept, units + 1);
+            });
+        }
+    }
+}
