@@ -393,3 +393,36 @@ async fn a_connection_that_says_nothing_is_ended() {
     let stream = UnixStream::connect(socket(&running.dir)).await.unwrap();
     talk(stream, "GET /v1/status HTT").await;
 }
+
+#[tokio::test]
+async fn the_command_line_asks_a_running_gateway() {
+    use crate::cli::{Cli, Command, limits, status};
+    use clap::Parser as _;
+    use std::process::ExitCode;
+    let running = Running::start(None);
+    let path = socket(&running.dir).to_str().unwrap().to_owned();
+    let run = async |arguments: &[&str]| {
+        let socket = ["--socket", &path];
+        let parsed = Cli::try_parse_from([&["tollgate"], arguments, &socket].concat());
+        let command = parsed.unwrap().command;
+        let run = move || match command {
+            Command::Status(args) => status::run(args),
+            Command::Limits(args) => limits::run(args),
+            other => panic!("{other:?}"),
+        };
+        format!("{:?}", tokio::task::spawn_blocking(run).await.unwrap())
+    };
+    let (good, not_ready) = (format!("Ok({:?})", ExitCode::SUCCESS), ExitCode::from(1));
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["status", "--view"],
+        &["limits", "show"],
+        &["limits", "show", "img2img", "--json"],
+        &["limits", "top", "3"],
+    ] {
+        assert_eq!(run(arguments).await, good, "{arguments:?}");
+    }
+    running.plane.draining.store(true, Relaxed);
+    assert_eq!(run(&["status"]).await, format!("Ok({not_ready:?})"));
+}

@@ -22,8 +22,8 @@ fn policy() -> String {
 fn every_way_to_break_the_protocol_ends_in_time_and_the_gateway_lives() {
     use Fault::{
         BigHeader, Bom, Die, DieMidBody, DieMidHead, DieMidStream, EndWithoutResponse, Flood,
-        FloodEvents, FloodLine, Hang, HangMidBody, HangMidStream, TrailingComma, LengthAndChunked,
-        LongLength, ManyHeaders, NoContentType, Redirect, Reset, ServerError, ShortLength,
+        FloodEvents, FloodLine, Hang, HangMidBody, HangMidStream, LengthAndChunked, LongLength,
+        ManyHeaders, NoContentType, Redirect, Reset, ServerError, ShortLength, TrailingComma,
         TwoLengths, Unauthorized,
     };
     let (upstream, token) = (upstream(), new_token());
