@@ -7,6 +7,7 @@ mod harness;
 mod hostile;
 mod lists;
 mod peers;
+mod real_peers;
 mod records;
 mod reload;
 mod sessions;
