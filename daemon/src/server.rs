@@ -121,12 +121,15 @@ impl Server {
     }
 
     /// Serves until SIGTERM or SIGINT, or until `stop` turns true; then drains. A second signal ends at once.
-    pub fn run(self, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let threads = self.start_cores()?;
+    /// `ready` is called once connections are served and signals are heard.
+    pub fn run(self, stop: watch::Receiver<bool>, ready: impl FnOnce()) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let result = LocalSet::new().block_on(&runtime, self.govern(stop, threads));
+        // Before the first connection is served: what came early waits in the sockets' queues.
+        runtime.block_on(put_in_force(&self.gate, self.view.clone()))?;
+        let threads = self.start_cores()?;
+        let result = LocalSet::new().block_on(&runtime, self.govern(stop, threads, ready));
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
     }
@@ -150,14 +153,15 @@ impl Server {
         self,
         mut stop: watch::Receiver<bool>,
         threads: Vec<JoinHandle<()>>,
+        ready: impl FnOnce(),
     ) -> anyhow::Result<()> {
         let gate = self.gate.clone();
-        put_in_force(&gate, self.view.clone()).await?;
         let (mut term, mut int, mut hup) = (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
             signal(SignalKind::hangup())?,
         );
+        ready();
         let (reload, mut reloads) = mpsc::channel::<oneshot::Sender<Result<u64, String>>>(4);
         let (admin_stop, admin_stopped) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));

@@ -45,15 +45,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let listeners = loaded.settings.listeners.clone();
     let server = Server::new(loaded, Some(Source { path, seen })).context("cannot start")?;
-    for (address, listener) in server.addresses().iter().zip(&listeners) {
-        let scheme = if listener.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        eprintln!("tollgate: listening on {scheme}://{address}");
-    }
+    let addresses = server.addresses().to_vec();
     let (_keep, stop) = tokio::sync::watch::channel(false);
-    server.run(stop)?;
+    server.run(stop, || {
+        for (address, listener) in addresses.iter().zip(&listeners) {
+            let scheme = if listener.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            eprintln!("tollgate: listening on {scheme}://{address}");
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::Future,
     io,
@@ -21,7 +21,7 @@ use std::{
         Arc, RwLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
@@ -198,7 +198,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let bounds = core.bounds();
-    let busy = Rc::new(Cell::new(0));
+    let busy = Rc::new(Requests::default());
     let io = TokioIo::new(Paced::new(
         io,
         busy.clone(),
@@ -374,26 +374,40 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     }
 }
 
+/// The requests that a connection is serving, and who waits for the last of them to end.
+#[derive(Default)]
+struct Requests {
+    open: Cell<usize>,
+    reader: RefCell<Option<Waker>>,
+}
+
 /// Held while a request is being served: a connection is not idle then, however quiet it is.
-pub struct Busy(Rc<Cell<usize>>);
+pub struct Busy(Rc<Requests>);
 
 impl Busy {
-    fn new(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count.clone())
+    fn new(requests: &Rc<Requests>) -> Self {
+        requests.open.set(requests.open.get() + 1);
+        Self(requests.clone())
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        let open = self.0.open.get().saturating_sub(1);
+        self.0.open.set(open);
+        // Only now does the reader's clock begin to run.
+        if open == 0
+            && let Some(reader) = self.0.reader.borrow_mut().take()
+        {
+            reader.wake();
+        }
     }
 }
 
 /// A connection that is ended when a head takes too long, when nothing is asked, or when nobody reads a reply.
 struct Paced<T> {
     io: T,
-    busy: Rc<Cell<usize>>,
+    busy: Rc<Requests>,
     head: Duration,
     idle: Duration,
     /// When the first byte of the head that is being read came.
@@ -405,7 +419,7 @@ struct Paced<T> {
 }
 
 impl<T> Paced<T> {
-    fn new(io: T, busy: Rc<Cell<usize>>, head: Duration, idle: Duration) -> Self {
+    fn new(io: T, busy: Rc<Requests>, head: Duration, idle: Duration) -> Self {
         // The first head is on the clock from the start: whoever connects has something to say.
         let now = Instant::now();
         let read_timer = Box::pin(sleep_until(now + head));
@@ -431,14 +445,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         let this = &mut *self;
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, buf) {
-            if buf.filled().len() > before && this.busy.get() == 0 && this.began.is_none() {
+            if buf.filled().len() > before && this.busy.open.get() == 0 && this.began.is_none() {
                 this.began = Some(Instant::now());
             }
             return Poll::Ready(read);
         }
-        if this.busy.get() > 0 {
+        if this.busy.open.get() > 0 {
             // Bodies have their own clock; the next head starts a new one.
             (this.began, this.idle_since) = (None, None);
+            *this.busy.reader.borrow_mut() = Some(cx.waker().clone());
             return Poll::Pending;
         }
         let at = match this.began {

@@ -68,7 +68,7 @@ fn headers_over_the_bounds_are_431() {
 #[test]
 fn depth_and_keys_stop_at_their_edges() {
     let (upstream, token) = (upstream(), new_token());
-    let more = "bounds:\n  depth: 8\n  keys_object: 10\n  keys_body: 40\n";
+    let more = "bounds:\n  depth: 8\n  keys_object: 16\n  keys_body: 64\n";
     let gate = Gate::before(&upstream, &allow(), &[("g", &token, "p")], more);
     let client = gate.client("s", &token);
     // The message, params and arguments are three levels.
@@ -82,13 +82,13 @@ fn depth_and_keys_stop_at_their_edges() {
                 .collect::<serde_json::Map<_, _>>()
         )
     };
-    assert_eq!(client.call("echo", keyed(10)).status, 200);
-    assert_eq!(client.call("echo", keyed(11)).status, 400);
+    assert_eq!(client.call("echo", keyed(16)).status, 200);
+    assert_eq!(client.call("echo", keyed(17)).status, 400);
     assert_eq!(
         client
             .call(
                 "echo",
-                json!({ "a": [keyed(10), keyed(10), keyed(10), keyed(10)] })
+                json!({ "a": [keyed(16), keyed(16), keyed(16), keyed(16)] })
             )
             .status,
         400

@@ -153,7 +153,7 @@ fn a_dead_upstream_costs_no_quota_and_is_no_limit() {
     let servers = format!("servers:\n  s: {{ url: \"http://127.0.0.1:{port}/mcp\" }}\n");
     let gate = Gate::start(&format!(
         "{servers}{}",
-        sections(&inline("p", &limited(1, &[])), &[("g", &token, "p")])
+        sections(&inline("p", &limited(3, &[])), &[("g", &token, "p")])
     ));
     for _ in 0..3 {
         let reply = gate.client("s", &token).call("echo", json!({}));

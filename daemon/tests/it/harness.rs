@@ -206,14 +206,14 @@ fn complete(dir: &Path, config: &str) -> String {
         (
             "audit",
             format!(
-                "audit:\n  file:\n    path: {}\n",
+                "audit:\n  sink:\n    file:\n      path: {}\n",
                 dir.join("audit.jsonl").display()
             ),
         ),
         (
             "admin",
             format!(
-                "admin:\n  unix: {}\n",
+                "admin:\n  socket: {}\n",
                 dir.join("admin/admin.sock").display()
             ),
         ),

@@ -71,7 +71,6 @@ fn every_page_is_filtered_and_its_cursor_kept() {
 fn a_list_that_cannot_be_judged_fails_closed() {
     for fault in [
         Fault::DuplicateKeys,
-        Fault::EscapedKeys,
         Fault::DuplicateNames,
         Fault::TrailingComma,
         Fault::Nan,
