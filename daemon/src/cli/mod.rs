@@ -5,6 +5,7 @@ pub mod demo;
 pub mod grant;
 pub mod import;
 pub mod limits;
+pub mod schema;
 pub mod serve;
 pub mod status;
 mod table;
@@ -34,6 +35,9 @@ pub enum Command {
     Import(import::Args),
     /// Make grants
     Grant(grant::Args),
+    /// Write the JSON Schemas of the configuration and of policies
+    #[command(hide = true)]
+    Schema(schema::Args),
     /// Show a running gateway's state
     Status(status::Args),
     /// Show a running gateway's limits
@@ -48,6 +52,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args),
         Command::Import(args) => import::run(args),
         Command::Grant(args) => grant::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::Status(args) => status::run(args),
         Command::Limits(args) => limits::run(args),
     }

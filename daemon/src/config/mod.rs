@@ -5,7 +5,7 @@
 //!                                                                      └─files─► watch ──changed──► load again
 //! ```
 
-mod emit;
+pub(crate) mod emit;
 mod print;
 pub mod raw;
 mod resolve;
@@ -16,6 +16,7 @@ pub mod units;
 pub mod watch;
 
 pub use print::print_config;
+pub(crate) use resolve::{is_name, is_secret};
 pub use settings::{Listener, Secret, Serve, Settings, TlsFiles, needs_restart};
 
 use crate::view::View;

@@ -79,7 +79,16 @@ impl Look {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     target: Option<PathBuf>,
-    identity: Option<(u64, u64, u64, [(i64, i64); 2])>,
+    identity: Option<Identity>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    length: u64,
+    /// Modification and change: seconds and nanoseconds.
+    times: [(i64, i64); 2],
 }
 
 impl Stamp {
@@ -89,7 +98,12 @@ impl Stamp {
                 (meta.mtime(), meta.mtime_nsec()),
                 (meta.ctime(), meta.ctime_nsec()),
             ];
-            (meta.dev(), meta.ino(), meta.len(), times)
+            Identity {
+                device: meta.dev(),
+                inode: meta.ino(),
+                length: meta.len(),
+                times,
+            }
         });
         Self {
             target: fs::canonicalize(path).ok(),
@@ -100,8 +114,9 @@ impl Stamp {
     /// Whether the file changed so lately that its times cannot be trusted.
     fn is_racy(&self) -> bool {
         let now_ms = clock::now().unix_ms;
-        self.identity.is_some_and(|(.., times)| {
-            times
+        self.identity.is_some_and(|identity| {
+            identity
+                .times
                 .iter()
                 .any(|(s, _)| now_ms < (*s).max(0).unsigned_abs() * 1_000 + RACY_MS)
         })

@@ -6,7 +6,7 @@ use crate::{
     config::{raw, settings::Secret},
 };
 use proto::{
-    doc::{Node, Spanned},
+    doc::{Node, Problem, Spanned, pointer_token},
     id::ServerName,
     policy::{self, Policy, compile::Site, ir},
 };
@@ -26,6 +26,8 @@ struct Document {
     /// The file that its places belong to.
     file: String,
     name: Spanned<String>,
+    /// Where the document begins in that file, as a JSON Pointer.
+    pointer: String,
     /// `None`: it has problems.
     policy: Option<ir::Policy>,
     used: bool,
@@ -42,12 +44,16 @@ impl Policies {
         let mut documents = BTreeMap::new();
         for (name, raw) in config.policies.iter() {
             resolver.name(name, "policy");
+            let mut pointer = String::new();
             let (file, loaded) = match (&raw.file, &raw.inline) {
                 (Some(path), None) => {
                     let text = resolver.text(path);
                     (resolver.label(path), text.map(|text| policy::load(&text)))
                 }
                 (None, Some(_)) => {
+                    for token in ["policies", name, "inline"] {
+                        pointer_token(&mut pointer, token);
+                    }
                     let inline = node
                         .child("policies")
                         .and_then(|policies| policies.child(name))
@@ -66,17 +72,18 @@ impl Policies {
             };
             let policy = resolver.in_file(file.clone(), |resolver| match loaded? {
                 Ok(loaded) => {
-                    resolver.add_all(loaded.remarks);
+                    resolver.add_all(below(&pointer, loaded.remarks));
                     Some(loaded.policy)
                 }
                 Err(problems) => {
-                    resolver.add_all(problems);
+                    resolver.add_all(below(&pointer, problems));
                     None
                 }
             });
             let document = Document {
                 file,
                 name: name.clone(),
+                pointer,
                 policy,
                 used: false,
             };
@@ -140,9 +147,18 @@ impl Document {
         match policy::compile(self.policy.as_ref()?, site) {
             Ok(policy) => Some(Arc::new(policy)),
             Err(problems) => {
+                let problems = below(&self.pointer, problems);
                 resolver.in_file(self.file.clone(), |resolver| resolver.add_all(problems));
                 None
             }
         }
     }
+}
+
+/// Problems of an inline policy, with pointers into the whole file.
+fn below(pointer: &str, mut problems: Vec<Problem>) -> Vec<Problem> {
+    for problem in &mut problems {
+        problem.pointer.insert_str(0, pointer);
+    }
+    problems
 }
