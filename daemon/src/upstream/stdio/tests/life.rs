@@ -57,12 +57,16 @@ async fn a_child_has_three_descriptors_and_its_own_process_group() {
     let second = pool.start(&name(), &silent(), &bounds).await.unwrap();
     for process in [&first, &second] {
         let pid = process.pid();
-        let mut open: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        open.sort_unstable();
-        assert_eq!(open, expected);
+        // Its loader opens libraries for a moment.
+        until(|| {
+            let mut open: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            open.sort_unstable();
+            open == expected
+        })
+        .await;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let group = stat.rsplit(") ").next().unwrap().split(' ').nth(2);
         assert_eq!(group, Some(pid.to_string().as_str()));

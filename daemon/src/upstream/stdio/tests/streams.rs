@@ -28,7 +28,8 @@ async fn a_message_is_one_line_whatever_white_space_it_has() {
     let mut response = process.post(spread).await.unwrap();
     let reply = next(&mut response).await.unwrap().unwrap();
     assert_eq!(reply["result"]["it"], json!({"a": "b"}));
-    assert_eq!(result(&process, 2, "echo").await, json!({}));
+    let quick = call(&process, 2, "echo").await.unwrap();
+    assert_eq!(quick.headers()["content-type"], "application/json");
 }
 
 #[tokio::test]
@@ -119,9 +120,7 @@ def handle(m):
             let asked = within(5, next(get)).await.unwrap().unwrap();
             assert_eq!(asked["id"], "s1");
             assert_eq!(process.post(answer()).await.unwrap().status(), 202);
-            let response = post.await.unwrap().unwrap();
-            assert!(!is_stream(&response));
-            all(response).await
+            all(post.await.unwrap().unwrap()).await
         } else {
             let mut response = within(5, post).await.unwrap().unwrap();
             assert!(is_stream(&response));
@@ -203,7 +202,7 @@ def handle(m):
     raw('{"jsonrpc":"2.0","id":%d,"result":{"tools":[],"tools":[1]}}\n' % m["id"])"#;
     let pool = pool();
     let process = start(&pool, script).await;
-    let error = within(1, call(&process, 1, "tools/list"))
+    let error = within(5, call(&process, 1, "tools/list"))
         .await
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Protocol);
@@ -334,11 +333,19 @@ def handle(m):
     let pool = pool();
     let process = start(&pool, script).await;
     let response = within(20, call(&process, 1, "flood")).await.unwrap();
-    let reply = all(response).await.pop().unwrap();
-    assert_eq!(reply["result"]["it"], 1);
+    // On a slow machine the request becomes a stream meanwhile, and takes the rest.
+    let mut messages = all(response).await;
+    assert_eq!(messages.pop().unwrap()["result"]["it"], 1);
     assert_eq!(within(20, result(&process, 2, "echo")).await, json!({}));
-    let counters = pool.counters(&name());
-    assert!(counters.dropped.load(Ordering::Relaxed) > 19_000);
+    let dropped = pool.counters(&name()).dropped.load(Ordering::Relaxed) as usize;
+    let mut get = process.stream().unwrap();
+    let mut waited = 0;
+    while let Ok(message) = tokio::time::timeout(Duration::from_millis(200), next(&mut get)).await {
+        message.unwrap().unwrap();
+        waited += 1;
+    }
+    assert!(waited <= WAITING);
+    assert_eq!(dropped + messages.len() + waited, 20_000);
 }
 
 #[tokio::test]
