@@ -143,6 +143,19 @@ mod tests {
         target(&mutated(&bytes, changes));
     }
 
+    /// Every target by its name.
+    const TARGETS: &[(&str, fn(&[u8]))] = &[("jsonrpc", jsonrpc), ("lines", lines), ("sse", sse)];
+
+    #[test]
+    fn every_seed_holds() {
+        for (name, target) in TARGETS {
+            assert!(!seeds(name).is_empty(), "{name}");
+            for file in seeds(name) {
+                target(&std::fs::read(file).unwrap());
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 

@@ -45,12 +45,12 @@ impl Splitter {
     /// Feeds bytes; `each` gets every completed event. After an error the stream cannot be read on.
     pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Event)) -> Result<(), TooLong> {
         let mut rest = bytes;
-        if self.after_cr && self.held.is_empty() {
-            // The last event did not wait for this half of its line end: it was given one.
-            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-            self.after_cr = bytes.is_empty();
-        }
-        while !rest.is_empty() {
+        while let Some(&next) = rest.first() {
+            if self.held.is_empty() && std::mem::take(&mut self.after_cr) && next == b'\n' {
+                // The last event did not wait for this half of its line end: it was given one.
+                rest = rest.get(1..).unwrap_or_default();
+                continue;
+            }
             // However large the piece is, no more than the bound and a line end is ever held.
             let room = self.event_bytes_max.saturating_sub(self.held.len()) + 1;
             let (piece, later) = rest.split_at(room.min(rest.len()));

@@ -7,9 +7,10 @@ fn filter(reply: &str, modern: bool, hidden: &[&str]) -> Result<Option<(String, 
     let kept = |name: &str| !hidden.contains(&name);
     match tools::filter(reply.as_bytes(), &Bounds::default(), modern, kept) {
         Ok(Filtered::Unchanged) => Ok(None),
-        Ok(Filtered::Spliced { bytes, removed }) => {
-            Ok(Some((String::from_utf8(bytes).unwrap(), removed)))
-        }
+        Ok(Filtered::Spliced { bytes, removed }) => Ok(Some((
+            String::from_utf8_lossy(&bytes).into_owned(),
+            removed,
+        ))),
         Err(refusal) => Err(refusal.reason),
     }
 }
