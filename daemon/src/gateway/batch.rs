@@ -2,11 +2,11 @@
 
 use super::{
     Asked, Core, Gate,
+    body::{Cut, Out},
     decide::Message,
     error::Answer,
     one,
     record::Recorder,
-    relay::{Cut, Out},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};

@@ -1,6 +1,6 @@
 //! What the gateway says itself: refusals, denials and failures, each with its status, its words and whose fault it is.
 
-use super::relay::Out;
+use super::body::Out;
 use crate::upstream;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -126,7 +126,7 @@ impl Answer {
         Self::new(status, body, "refuse", violation.label, "downstream")
     }
 
-    /// A method that the closed table does not hold (policies.md §4).
+    /// A method that the closed table does not hold (see the policies page of the book).
     pub fn unknown_method(id: Option<&[u8]>, era: Era, method: &str) -> Self {
         let shown: String = method.chars().take(64).collect();
         let status = match (id, era) {

@@ -6,6 +6,7 @@
 //! ```
 
 mod batch;
+mod body;
 mod decide;
 mod decode;
 mod error;
@@ -13,7 +14,9 @@ mod forward;
 mod identify;
 mod inflight;
 mod inspect;
+mod judge;
 pub mod listener;
+mod paced;
 mod record;
 mod relay;
 mod scan;
@@ -42,7 +45,7 @@ use proto::{
     time::Now,
 };
 use record::Recorder;
-pub use relay::Out;
+pub use body::Out;
 pub use session::{Session, Sessions};
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 

@@ -1,9 +1,10 @@
 //! Event streams: each event goes on as soon as it is complete; the view in force judges the stream at every event.
 
 use super::{
+    body::Cut,
     decode::Decoder,
     identify, inspect,
-    relay::{Cut, Ride, What},
+    relay::{Ride, What},
 };
 use crate::{clock, drain::Drain, upstream::Body};
 use bytes::Bytes;
