@@ -11,11 +11,11 @@ mod choice;
 mod error;
 mod fabricate;
 
-use super::{Entry, Node, PROBLEMS_MAX, Pos, Problem, Value, pointer_token, spanned, suggest};
+use super::{Entry, Node, PROBLEMS_MAX, Pos, Problem, Value, any, pointer_token, spanned, suggest};
 use access::{Fields, Items, Spot};
 use choice::Choice;
 use error::{Error, Kind, Place};
-use serde::de::{self, DeserializeOwned, Visitor};
+use serde::de::{self, DeserializeOwned, Visitor, value::StrDeserializer};
 use std::{cell::RefCell, collections::HashSet, ptr};
 
 /// Runs over one document: every problem costs one, and one more for each parent that falls with it.
@@ -266,6 +266,10 @@ impl<'de, 'a> de::Deserializer<'de> for De<'a, '_> {
             spanned::ONE_OR_MANY => match de.node.value {
                 Value::List(_) => de.visit(visitor),
                 _ => visitor.visit_newtype_struct(de),
+            },
+            any::NAME => match &de.node.value {
+                Value::Number(text) => visitor.visit_newtype_struct(StrDeserializer::new(text)),
+                _ => de.visit(visitor),
             },
             _ => visitor.visit_newtype_struct(de),
         })

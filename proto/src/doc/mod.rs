@@ -5,6 +5,7 @@
 //! Node ──de::from_node──► T: any serde type, with *every* unknown key and misfit reported, not only the first
 //! ```
 
+mod any;
 mod de;
 mod json;
 mod scalar;
@@ -14,6 +15,7 @@ mod suggest;
 mod tests;
 mod yaml;
 
+pub use any::Any;
 pub use spanned::{Entries, OneOrMany, Spanned};
 pub use suggest::suggest;
 

@@ -192,12 +192,15 @@ pub(super) fn companion_max(max: u64, sessions_per_grant: u32) -> u64 {
         .max(max)
 }
 
+/// The tool (`None` = all) and the counter's name.
+type CounterName<'p> = (Option<&'p str>, &'p str);
+
 struct Compiler<'p> {
     policy: &'p ir::Policy,
     site: Site<'p>,
     limits: Vec<Arc<Limit>>,
     /// Counters that conditions may read.
-    counters: HashMap<(Option<&'p str>, &'p str), (Arc<Limit>, CounterKey)>,
+    counters: HashMap<CounterName<'p>, (Arc<Limit>, CounterKey)>,
 }
 
 impl<'p> Compiler<'p> {

@@ -28,7 +28,12 @@ pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
             regex::Error::CompiledTooBig(_) => {
                 format!("the pattern needs more than {REGEX_SIZE_MAX} bytes when compiled")
             }
-            e => format!("not a pattern (https://docs.rs/regex): {e}"),
+            e => {
+                let text = e.to_string();
+                let why = text.lines().last().unwrap_or_default();
+                let why = why.trim_start_matches("error: ");
+                format!("not a pattern (https://docs.rs/regex#syntax): {why}")
+            }
         })
 }
 
@@ -157,10 +162,10 @@ impl Condition {
         kind: Type,
         operands: &[Literal],
     ) -> Result<bool, Refusal> {
-        if !operands.iter().any(|operand| self.fits(kind, operand)) {
+        let value = Read::new(value, kind)?;
+        if !operands.iter().any(|operand| self.fits(&value, operand)) {
             return Err(Refusal::Misfit(kind, kinds(operands)));
         }
-        let value = Read::new(value, kind)?;
         Ok(operands.iter().any(|operand| self.equal(&value, operand)))
     }
 
@@ -173,7 +178,8 @@ impl Condition {
                 let mut found = false;
                 for element in value.elements() {
                     let kind = element.kind();
-                    if self.fits(kind, part) {
+                    // A number that is compared with nothing need not mean the same to everybody.
+                    if kind != Type::Number || self.compares_numbers(part) {
                         found |= self.equal(&Read::new(element, kind)?, part);
                     }
                 }
@@ -184,17 +190,22 @@ impl Condition {
         }
     }
 
-    fn fits(&self, kind: Type, operand: &Literal) -> bool {
-        matches!(
-            (kind, operand),
-            (Type::String, Literal::String(_))
-                | (Type::Number, Literal::Number(_))
-                | (Type::Bool, Literal::Bool(_))
-        ) || self.loose
-            && matches!(
-                (kind, operand),
-                (Type::String, Literal::Number(_)) | (Type::Number, Literal::String(_))
-            )
+    /// Whether a value's type is one that the operand can be compared with.
+    fn fits(&self, value: &Read<'_>, operand: &Literal) -> bool {
+        match (value, operand) {
+            (Read::String(_), Literal::String(_)) | (Read::Bool(_), Literal::Bool(_)) => true,
+            (Read::Number(_), operand) => self.compares_numbers(operand),
+            (Read::String(text), Literal::Number(_)) => self.loose && Decimal::read(text).is_ok(),
+            _ => false,
+        }
+    }
+
+    fn compares_numbers(&self, operand: &Literal) -> bool {
+        match operand {
+            Literal::Number(_) => true,
+            Literal::String(text) => self.loose && Decimal::read(text).is_ok(),
+            Literal::Bool(_) => false,
+        }
     }
 
     fn equal(&self, value: &Read<'_>, operand: &Literal) -> bool {

@@ -65,6 +65,10 @@ pub struct Denial<'a> {
 
 /// The judgement of one call.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is made once a call and taken apart at once: moving it costs less than allocating it"
+)]
 pub enum Verdict<'a> {
     /// Forward it once every charge is taken (narrowest scope first, as ordered here).
     Admit {

@@ -13,8 +13,7 @@ use std::collections::{HashMap, HashSet};
 
 /// Errors only; empty = the policy compiles.
 pub(super) fn problems(policy: &Policy) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    equal_identities(policy, &mut problems);
+    let mut problems = of_parts(policy);
     let counters: HashSet<(Option<&str>, &str)> = policy
         .steps()
         .filter_map(|(tool, step)| match &step.what {
@@ -22,12 +21,32 @@ pub(super) fn problems(policy: &Policy) -> Vec<Problem> {
             _ => None,
         })
         .collect();
-    for (_, step) in policy.steps() {
-        for condition in conditions(step) {
-            unusable(condition, &counters, &mut problems);
+    for condition in policy.steps().flat_map(|(_, step)| conditions(step)) {
+        let Subject::Counter { tool, counter } = &condition.subject else {
+            continue;
+        };
+        if !counters.contains(&(tool.as_deref(), counter.as_str())) {
+            let of = tool.as_deref().unwrap_or("*");
+            let message =
+                format!("no rule under `{of}` has a `state` block with the counter `{counter}`");
+            problems.push(Problem::error(
+                condition.place.at,
+                condition.place.pointer.as_str(),
+                message,
+            ));
         }
     }
     problems.sort_by_key(|problem| problem.at);
+    problems
+}
+
+/// Those that remain true when a part of the document is left out.
+pub(super) fn of_parts(policy: &Policy) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    equal_identities(policy, &mut problems);
+    for condition in policy.steps().flat_map(|(_, step)| conditions(step)) {
+        unusable(condition, &mut problems);
+    }
     problems
 }
 
@@ -39,32 +58,23 @@ pub(super) fn conditions(step: &Step) -> &[Condition] {
     }
 }
 
-fn unusable(
-    condition: &Condition,
-    counters: &HashSet<(Option<&str>, &str)>,
-    problems: &mut Vec<Problem>,
-) {
+fn unusable(condition: &Condition, problems: &mut Vec<Problem>) {
     let place = &condition.place;
     let mut error =
         |message: String| problems.push(Problem::error(place.at, place.pointer.as_str(), message));
-    if let Test::Regex(pattern) = &condition.test
-        && let Err(why) = condition::regex(pattern)
-    {
-        error(why);
-    }
-    if let Subject::Counter { tool, counter } = &condition.subject {
-        if !counters.contains(&(tool.as_deref(), counter.as_str())) {
-            let of = tool.as_deref().unwrap_or("*");
-            error(format!(
-                "no rule under `{of}` has a `state` block with the counter `{counter}`"
-            ));
-        }
-        if matches!(condition.test, Test::Regex(_) | Test::Contains(_)) {
+    match (&condition.test, &condition.subject) {
+        (Test::Regex(_) | Test::Contains(_), Subject::Counter { .. }) => {
             error(
                 "a counter is a number: compare it with lt, lte, gt, gte, eq, neq, in or not_in"
                     .to_owned(),
             );
         }
+        (Test::Regex(pattern), _) => {
+            if let Err(why) = condition::regex(pattern) {
+                error(why);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules, tested through the crate's public face.
 
 mod mcp;
+mod policy;
 mod scan;
 mod splice;
