@@ -228,4 +228,3 @@ pub fn take_places(
         message,
     ))
 }
-

@@ -33,6 +33,7 @@ use crate::{
     upstream::{stdio, streamable_http},
     view::{View, Views},
 };
+pub use body::Out;
 use bytes::Bytes;
 use decide::Message;
 use error::Answer;
@@ -45,7 +46,6 @@ use proto::{
     time::Now,
 };
 use record::Recorder;
-pub use body::Out;
 pub use session::{Session, Sessions};
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 

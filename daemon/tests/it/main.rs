@@ -13,4 +13,5 @@ mod reload;
 mod sessions;
 mod shutdown;
 mod smuggling;
+mod snippets;
 mod tls;
