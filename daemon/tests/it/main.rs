@@ -2,6 +2,7 @@
 
 mod bounds;
 mod calls;
+mod demo;
 mod grants;
 mod harness;
 mod hostile;

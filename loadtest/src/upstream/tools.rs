@@ -70,11 +70,6 @@ pub const TOOLS: &[Tool] = &[
             ("customer_id", "string", false),
         ],
     ),
-    tool(
-        "create_refund",
-        "Give a charge back.",
-        &[("charge_id", "string", true), ("amount", "integer", false)],
-    ),
     tool("list_customers", "List the customers.", &[]),
     tool(
         "delete_customer",
@@ -82,7 +77,6 @@ pub const TOOLS: &[Tool] = &[
         &[("customer_id", "string", true)],
     ),
     tool("delete_account", "Delete the whole account.", &[]),
-    tool("delete_everything", "Delete everything there is.", &[]),
     tool(
         "echo",
         "Say the arguments back.",
@@ -235,11 +229,6 @@ pub(super) async fn run(name: &str, arguments: &Value, emit: &Emit) -> Effect {
             "deleted {}",
             text("customer_id").unwrap_or("nobody")
         )),
-        "create_refund" => Effect::Text(format!(
-            "refunded {}",
-            text("charge_id").unwrap_or("nothing")
-        )),
-        "delete_everything" => Effect::Text("nothing is left".into()),
         "delete_account" => Effect::Text("the account is gone".into()),
         // The image tools: no image is made, the answer has the form of one.
         _ => {
