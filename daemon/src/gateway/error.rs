@@ -272,7 +272,7 @@ impl Answer {
         let mut response = Response::new(Out::full(self.body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if !matches!(response_body_empty(&self.status), true) {
+        if !is_bodyless(self.status) {
             headers.insert(
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("application/json"),
@@ -297,6 +297,6 @@ impl Answer {
     }
 }
 
-fn response_body_empty(status: &StatusCode) -> bool {
-    matches!(*status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT)
+fn is_bodyless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT)
 }

@@ -162,16 +162,16 @@ pub async fn relay(reply: upstream::Response, mut ride: Ride) -> Response<Out> {
         );
         return ride.answer(answer);
     }
-    if status == StatusCode::NOT_FOUND && ride.plan.era == Era::Legacy && ride.opening.is_none() {
-        if let Some(session) = ride.session.clone() {
-            ride.gate.sessions.end(&session);
-            let gone = upstream::Error {
-                kind: upstream::ErrorKind::SessionGone,
-                unsent: false,
-                detail: String::new(),
-            };
-            return ride.answer(Answer::upstream(&gone, id.as_deref()));
-        }
+    if let (StatusCode::NOT_FOUND, Era::Legacy, None, Some(session)) =
+        (status, ride.plan.era, &ride.opening, ride.session.clone())
+    {
+        ride.gate.sessions.end(&session);
+        let gone = upstream::Error {
+            kind: upstream::ErrorKind::SessionGone,
+            unsent: false,
+            detail: String::new(),
+        };
+        return ride.answer(Answer::upstream(&gone, id.as_deref()));
     }
     let media = parts
         .headers

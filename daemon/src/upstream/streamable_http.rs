@@ -24,6 +24,8 @@ use tokio_rustls::TlsConnector;
 /// Idle connections are dropped after this long: many servers close theirs after a little more.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
+/// A TLS configuration and when it was made.
+type Trust = (Instant, Arc<ClientConfig>);
 type Sender = SendRequest<Full<Bytes>>;
 type Kept = HashMap<Origin, Vec<(Sender, Instant)>>;
 
@@ -41,7 +43,7 @@ struct Origin {
 pub struct Pool {
     /// A lock that only this runtime takes: replies must be `Send`, since those of child processes cross runtimes.
     idle: Arc<Mutex<Kept>>,
-    tls: RefCell<HashMap<Option<PathBuf>, (Instant, Arc<ClientConfig>)>>,
+    tls: RefCell<HashMap<Option<PathBuf>, Trust>>,
 }
 
 /// Gives a connection back to the pool once its reply was read to the end.
