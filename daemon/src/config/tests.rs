@@ -588,3 +588,46 @@ fn literal_secrets_are_not_printed() {
             .any(|r| r.problem.message.contains("looks like a secret"))
     );
 }
+
+#[test]
+fn certificates_are_tried_before_they_are_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+    for name in ["a", "b"] {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        write(&format!("{name}.pem"), made.cert.pem());
+        write(&format!("{name}.key"), made.signing_key.serialize_pem());
+    }
+    write("none.pem", "nothing\n".into());
+    let errors = |tls: &str| -> Vec<String> {
+        let text = format!("listeners:\n- address: 0.0.0.0:1\n  tls: {tls}\n");
+        let outcome = load_text(&text, dir.path(), 1);
+        let problems = outcome
+            .map(|_| Vec::new())
+            .unwrap_or_else(|problems| problems);
+        let errors = problems.iter().filter(|p| p.is_error());
+        errors
+            .map(|p| format!("{} {}", p.problem.at, p.problem.message))
+            .collect()
+    };
+    assert!(errors("{cert: a.pem, key: a.key, client_ca: b.pem}").is_empty());
+    for (tls, expected) in [
+        ("{cert: a.pem, key: b.key}", "3:15 "),
+        ("{cert: a.pem, key: a.pem}", "3:15 "),
+        (
+            "{cert: none.pem, key: a.key}",
+            "3:15 none.pem: holds no PEM certificate",
+        ),
+        ("{cert: a.pem, key: no.key}", "3:27 "),
+        (
+            "{cert: a.pem, key: a.key, client_ca: a.key}",
+            "3:45 a.key: holds no PEM certificate",
+        ),
+    ] {
+        let found = errors(tls);
+        assert!(
+            found.len() == 1 && found[0].starts_with(expected),
+            "{tls}: {found:?}"
+        );
+    }
+}

@@ -7,7 +7,7 @@ use crate::{
         raw,
         settings::{Listener, Serve, TlsFiles},
     },
-    telemetry,
+    telemetry, tls,
 };
 use proto::{doc::Spanned, grant::TokenHash};
 use std::{
@@ -95,20 +95,26 @@ impl Resolver<'_> {
             client_ca: raw.client_ca.as_ref().map(|ca| self.path(ca)),
             client_required: auth != Some(raw::ClientAuth::Optional),
         };
-        self.tls_files(&raw.cert, &raw.key, raw.client_ca.as_ref());
+        self.tls_files(&raw.cert, &raw.key, raw.client_ca.as_ref(), &files);
         files
     }
 
+    /// Each file for itself first, so that a problem stands where its name does; then all together.
     fn tls_files(
         &mut self,
         cert: &Spanned<String>,
         key: &Spanned<String>,
         ca: Option<&Spanned<String>>,
+        files: &TlsFiles,
     ) {
-        self.authorities(cert);
-        self.file(key, PEM_BYTES);
+        let mut readable = self.authorities(cert);
+        readable &= self.file(key, PEM_BYTES).is_some();
+        self.warn_if_public(key);
         if let Some(ca) = ca {
-            self.authorities(ca);
+            readable &= self.authorities(ca);
+        }
+        if readable && let Err(error) = tls::server_config(files, &[]) {
+            self.error(cert.at, format!("{error:#}"));
         }
     }
 
@@ -227,11 +233,17 @@ impl Resolver<'_> {
 
     fn admin_tcp(&mut self, raw: &Spanned<raw::AdminTcp>) -> Option<admin::Tcp> {
         let tls = raw.tls.as_ref().map(|tls| {
-            self.tls_files(&tls.cert, &tls.key, Some(&tls.client_ca));
-            admin::Tls {
+            let files = TlsFiles {
                 cert: self.path(&tls.cert),
                 key: self.path(&tls.key),
+                client_ca: Some(self.path(&tls.client_ca)),
+                client_required: true,
+            };
+            self.tls_files(&tls.cert, &tls.key, Some(&tls.client_ca), &files);
+            admin::Tls {
                 client_ca: self.path(&tls.client_ca),
+                cert: files.cert,
+                key: files.key,
             }
         });
         let token_sha256 = raw.token_sha256.as_ref().and_then(|token| {

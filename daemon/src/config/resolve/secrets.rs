@@ -48,10 +48,7 @@ impl Resolver<'_> {
         };
         let bytes = self.file(&path, SECRET_BYTES)?;
         let full = self.path(file);
-        if std::fs::metadata(&full).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
-            let message = format!("{}: everybody on this machine can read it", full.display());
-            self.warning(at, message);
-        }
+        self.warn_if_public(&path);
         let Ok(mut text) = String::from_utf8(bytes) else {
             self.error(at, format!("{}: not UTF-8", full.display()));
             return None;
@@ -67,6 +64,14 @@ impl Resolver<'_> {
             return None;
         }
         Some(text)
+    }
+
+    pub(super) fn warn_if_public(&mut self, file: &Spanned<String>) {
+        let full = self.path(file);
+        if std::fs::metadata(&full).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
+            let message = format!("{}: everybody on this machine can read it", full.display());
+            self.warning(file.at, message);
+        }
     }
 
     fn variable(&mut self, name: &str, at: Pos) -> Option<String> {

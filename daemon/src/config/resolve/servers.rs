@@ -155,19 +155,19 @@ impl Resolver<'_> {
         None
     }
 
-    /// Checks a file of certificate authorities.
-    pub(super) fn authorities(&mut self, file: &Spanned<String>) {
+    /// Checks that a file holds certificates.
+    pub(super) fn authorities(&mut self, file: &Spanned<String>) -> bool {
         let Some(pem) = self.file(file, PEM_BYTES) else {
-            return;
+            return false;
         };
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        match found {
-            Ok(found) if found.is_empty() => {
-                self.error(file.at, format!("{}: holds no PEM certificate", file.value));
-            }
-            Ok(_) => {}
-            Err(error) => self.error(file.at, format!("{}: {error}", file.value)),
-        }
+        let problem = match found {
+            Ok(found) if found.is_empty() => "holds no PEM certificate".to_owned(),
+            Ok(_) => return true,
+            Err(error) => error.to_string(),
+        };
+        self.error(file.at, format!("{}: {problem}", file.value));
+        false
     }
 
     fn headers(&mut self, headers: &Entries<Spanned<Text>>) -> Vec<(HeaderName, HeaderValue)> {
