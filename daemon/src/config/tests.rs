@@ -631,3 +631,63 @@ fn certificates_are_tried_before_they_are_needed() {
         );
     }
 }
+
+fn shipped() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
+}
+
+/// Removes the `#` before keys (comments have a space there), and the keys that these replace.
+fn with_commented_keys(text: &str) -> String {
+    let lines = text.lines().filter(|line| *line != "  sink: stdout");
+    let uncommented = lines.map(|line| {
+        let bare = line.trim_start();
+        match bare.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                line.replacen('#', "", 1)
+            }
+            _ => line.to_owned(),
+        }
+    });
+    uncommented.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_quick_start_loads() {
+    let loaded =
+        super::load(&shipped().join("tollgate.yaml"), 1).unwrap_or_else(|p| panic!("{p:#?}"));
+    assert!(loaded.view.servers.contains_key("everything"));
+}
+
+#[test]
+fn the_full_example_loads_and_its_values_are_the_defaults() {
+    let path = shipped().join("full.yaml");
+    let loaded = super::load(&path, 1).unwrap_or_else(|p| panic!("{p:#?}"));
+    let plain = load("").unwrap();
+    assert_eq!(loaded.view.bounds, plain.view.bounds);
+    let changed = needs_restart(&plain.settings, &loaded.settings);
+    assert!(changed.is_empty(), "{changed:?}");
+    let printed = print_config(&loaded);
+    assert!(load_text(&printed, Path::new("/"), 1).is_ok(), "{printed}");
+}
+
+#[test]
+fn the_full_example_has_every_key_and_commented_ones_fit() {
+    let text = std::fs::read_to_string(shipped().join("full.yaml")).unwrap();
+    let whole = with_commented_keys(&text);
+    let node = proto::doc::parse(&whole).unwrap_or_else(|p| panic!("{p:#?}\n{whole}"));
+    proto::doc::from_node::<raw::Config>(&node).unwrap_or_else(|p| panic!("{p:#?}"));
+    let schema = schemars::schema_for!(raw::Config);
+    let mut absent = Vec::new();
+    let mut pending = vec![schema.as_value()];
+    while let Some(value) = pending.pop() {
+        if let Some(properties) = value["properties"].as_object() {
+            let here = properties
+                .keys()
+                .filter(|key| !whole.contains(&format!("{key}:")));
+            absent.extend(here);
+        }
+        pending.extend(value.as_object().into_iter().flat_map(|map| map.values()));
+        pending.extend(value.as_array().into_iter().flatten());
+    }
+    assert!(absent.is_empty(), "not in config/full.yaml: {absent:?}");
+}
