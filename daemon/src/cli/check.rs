@@ -154,7 +154,7 @@ fn check_config(path: &Path, args: &Args) -> bool {
     let grants: std::collections::BTreeSet<_> =
         view.grants.values().map(|grant| &grant.id).collect();
     println!(
-        "{}: fine; {} servers, {} grants with {tokens} tokens",
+        "{}: fine; servers: {}, grants: {}, tokens: {tokens}",
         path.display(),
         view.servers.len(),
         grants.len()
@@ -170,9 +170,9 @@ fn check_policy(path: &Path, text: &str, args: &Args) -> anyhow::Result<bool> {
         return Ok(false);
     };
     println!(
-        "{}: fine; a policy in the {:?} dialect",
+        "{}: fine; a policy in the {} dialect",
         path.display(),
-        loaded.dialect
+        loaded.dialect.name()
     );
     if let Some(tool) = &args.call {
         return Ok(call::on_policy(&compiled, tool, &args.args));

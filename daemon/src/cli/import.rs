@@ -325,7 +325,7 @@ mod tests {
         "mcpServers": {
             "my images": {"command": "cat", "args": ["-u"], "env": {"ACEDATACLOUD_API_TOKEN": "hunter2", "LOG": "info"}},
             "web": {"type": "http", "url": "https://x.example/mcp",
-                    "headers": {"Authorization": "Bearer hunter3", "authorization": "Bearer hunter3"}}
+                    "headers": {"Authorization": "Bearer hunter3", "X-Key": "hunter4"}}
         }
     }"#;
 
@@ -361,6 +361,26 @@ mod tests {
                 .starts_with("Bearer tg_")
         );
         assert!(images.get("env").is_none() && images.get("command").is_none());
+    }
+
+    #[test]
+    fn what_is_written_loads_and_lets_each_token_use_its_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let import = imported(dir.path());
+        let loaded = config::load(&dir.path().join(CONFIG), 1)
+            .unwrap_or_else(|problems| panic!("{problems:#?}\n{}", import.config));
+        let told: Vec<_> = loaded.remarks.iter().map(ToString::to_string).collect();
+        assert!(told.is_empty(), "{told:#?}");
+        let view = &loaded.view;
+        assert_eq!(view.grants.len(), 2);
+        for grant in view.grants.values() {
+            let bindings: Vec<_> = grant.servers.iter().collect();
+            let [(server, binding)] = bindings.as_slice() else {
+                panic!("one server a grant")
+            };
+            assert_eq!(***server, *grant.id);
+            assert!(binding.policy.as_ref().unwrap().lists("any_tool"));
+        }
     }
 
     #[test]

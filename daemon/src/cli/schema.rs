@@ -2,6 +2,7 @@
 
 use crate::config::raw;
 use anyhow::Context;
+use proto::policy::dialect::{self, Dialect};
 use std::{fs, path::PathBuf, process::ExitCode};
 
 /// Arguments of `tollgate schema`.
@@ -31,9 +32,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// File names and texts, the configuration's first.
 fn schemas() -> anyhow::Result<Vec<(String, String)>> {
-    let schemas = vec![("config.json".to_owned(), schemars::schema_for!(raw::Config))];
+    let dialects = Dialect::ALL.map(|dialect| {
+        let file = format!("{}.json", dialect.name());
+        (file, dialect::schema(dialect))
+    });
+    let config = ("config.json".to_owned(), schemars::schema_for!(raw::Config));
+    let schemas = [config].into_iter().chain(dialects);
     schemas
-        .into_iter()
         .map(|(name, schema)| {
             let text = serde_json::to_string_pretty(&schema)?;
             Ok((name, text + "\n"))

@@ -74,6 +74,7 @@ fn an_empty_file_is_a_configuration_of_defaults() {
             .iter()
             .any(|r| r.problem.message.contains("identity_secret"))
     );
+    assert!(load("servers:\nbounds:\naudit: # nothing\ngrants:\nlisteners:\n").is_ok());
 }
 
 #[test]

@@ -10,36 +10,47 @@ pub use servers::{Processes, Server, User};
 use super::units::{ByteSize, HumanDuration, SecretRef};
 use proto::doc::{Entries, OneOrMany, Spanned};
 use schemars::JsonSchema;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 /// Tollgate's configuration. Relative paths start at the directory of the file that names them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(title = "Tollgate configuration")]
 pub struct Config {
     /// Where clients connect. Default: one plain listener at `127.0.0.1:7420`.
     pub listeners: Option<Spanned<Vec<Listener>>>,
     /// The MCP servers behind the gateway by name (1 to 64 of `A-Z a-z 0-9 _ . -`); each is served at `/mcp/<name>`.
     /// Default: none.
+    #[serde(deserialize_with = "or_default")]
     pub servers: Entries<Server>,
     /// Policies by name (1 to 64 of `A-Z a-z 0-9 _ . -`). Default: none.
+    #[serde(deserialize_with = "or_default")]
     pub policies: Entries<Policy>,
     /// Who may use which server under which policy. Default: none.
+    #[serde(deserialize_with = "or_default")]
     pub grants: Vec<Grant>,
     /// Files that hold further grants, each a list as under `grants`. Default: none.
+    #[serde(deserialize_with = "or_default")]
     pub grants_files: Vec<Spanned<String>>,
     /// Host names, without port, that the gateway answers to beyond loopback names and its listeners' addresses.
     /// Default: none.
+    #[serde(deserialize_with = "or_default")]
     pub hosts: Vec<Spanned<String>>,
     /// Web origins, e.g. `https://app.example.com`, that may call the gateway beyond those of accepted hosts.
     /// Default: none.
+    #[serde(deserialize_with = "or_default")]
     pub origins: Vec<Spanned<String>>,
     /// Every bound of the gateway.
+    #[serde(deserialize_with = "or_default")]
     pub bounds: Bounds,
     /// Where the audit trail is written.
+    #[serde(deserialize_with = "or_default")]
     pub audit: Audit,
     /// The admin plane.
+    #[serde(deserialize_with = "or_default")]
     pub admin: Admin,
     /// The gateway's own log, on standard error.
+    #[serde(deserialize_with = "or_default")]
     pub log: Log,
     /// The secret with which counters' names are hashed: at least 16 bytes. With it the hashes in the audit trail keep
     /// their meaning over restarts. Default: random at every start.
@@ -48,6 +59,13 @@ pub struct Config {
     pub runtimes: Option<Spanned<u64>>,
     /// How often files are looked at for changes, at least `100ms`; `0s` = never, only on SIGHUP. Default: `1s`.
     pub reload_interval: Option<Spanned<HumanDuration>>,
+}
+
+/// A section with nothing (or only comments) in it is one of defaults.
+fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A listener.
