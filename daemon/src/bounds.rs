@@ -47,7 +47,7 @@ pub struct Bounds {
     pub processes: usize,
     /// Most child processes of one server (a server may set its own).
     pub processes_server: usize,
-    /// Wrong tokens that one source address may send in a minute. Beyond: 429 before the token is looked at.
+    /// Wrong tokens that one source address may send in a minute. Beyond: 429 for wrong ones; right ones pass.
     pub failed_tokens_minute: usize,
     /// From the first byte of a connection (or of a further request) to the end of its head; TLS handshake too.
     pub header_timeout: Duration,

@@ -74,30 +74,9 @@ pub fn identify(
     now: Now,
 ) -> Result<Caller, Answer> {
     let source = peer.ip();
-    if let Some(seconds) = failed.blocked(source, view.bounds.failed_tokens_minute, now) {
-        let message = "Too many wrong tokens from this address";
-        return Err(Answer::overloaded(
-            StatusCode::TOO_MANY_REQUESTS,
-            None,
-            "failed_tokens",
-            seconds,
-            message,
-        )
-        .closing());
-    }
-    let token = match bearer(&parts.headers) {
-        Ok(token) => token,
-        Err(code) => {
-            if code != "token_missing" {
-                failed.count(source, now);
-            }
-            return Err(unauthorized(code));
-        }
-    };
-    let grant = look_up(view, &token, now).map_err(|code| {
-        failed.count(source, now);
-        unauthorized(code)
-    })?;
+    let refused = |code| wrong_token(code, source, view.bounds.failed_tokens_minute, failed, now);
+    let token = bearer(&parts.headers).map_err(refused)?;
+    let grant = look_up(view, &token, now).map_err(refused)?;
     if !view.servers.contains_key(server) {
         let message = "There is no such server behind this gateway";
         return Err(Answer::refuse(
@@ -117,6 +96,25 @@ pub fn identify(
         server: server.clone(),
         grant: grant.clone(),
     })
+}
+
+/// Counts a wrong token. Right ones are never held up by it: behind a load balancer many clients share an address.
+fn wrong_token(
+    code: &'static str,
+    source: IpAddr,
+    max: usize,
+    failed: &FailedTokens,
+    now: Now,
+) -> Answer {
+    if let Some(seconds) = failed.blocked(source, max, now) {
+        let message = "Too many wrong tokens from this address";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        return Answer::overloaded(status, None, "failed_tokens", seconds, message).closing();
+    }
+    if code != "token_missing" {
+        failed.count(source, now);
+    }
+    unauthorized(code)
 }
 
 /// Looks a token up in a view: expiry and revocation are checked at every request.

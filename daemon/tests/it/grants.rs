@@ -94,6 +94,11 @@ fn failed_tokens_are_limited_by_source_address_and_a_good_one_elsewhere_is_not_t
             .collect();
         assert!(again.contains(&429), "{statuses:?} {again:?}");
     }
+    assert_eq!(
+        gate.client("s", &good).call("echo", json!({})).status,
+        200,
+        "a right token was held up"
+    );
     let blocked = wrong.call("echo", json!({}));
     assert!(blocked.status == 401 || blocked.header("retry-after").is_some());
 }

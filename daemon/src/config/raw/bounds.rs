@@ -154,7 +154,8 @@ bounds! {
     processes: Count = "256", "1"..="65536";
     /// Most child processes of one server, unless the server sets its own.
     processes_server: Count = "32", "1"..="65536";
-    /// Wrong tokens that one source address may send in a minute. Beyond: 429 before the token is looked at.
+    /// Wrong tokens that one source address may send in a minute. Beyond: 429 for wrong tokens;
+    /// right ones pass.
     failed_tokens_minute: Count = "30", "1"..="1000000";
     /// From the first byte of a connection (or of a further request) to the end of its head; TLS handshakes too.
     header_timeout: HumanDuration = "10s", "100ms"..="1h";
