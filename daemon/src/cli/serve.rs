@@ -15,6 +15,9 @@ pub struct Args {
     /// The configuration file (YAML or JSON); see config/full.yaml for every key
     #[arg(short, long, value_name = "FILE", default_value = "tollgate.yaml")]
     config: PathBuf,
+    /// Print what would be in force, defaults filled in and secrets left out, and end
+    #[arg(long)]
+    print_config: bool,
 }
 
 /// Runs `tollgate serve`.
@@ -36,6 +39,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(1));
         }
     };
+    if args.print_config {
+        print!("{}", config::print_config(&loaded));
+        return Ok(ExitCode::SUCCESS);
+    }
     telemetry::init(&loaded.settings.log)?;
     for remark in &loaded.remarks {
         match remark.problem.severity {
