@@ -13,9 +13,10 @@ mod glob;
 pub mod ir;
 pub mod number;
 pub mod path;
+pub mod report;
 mod text;
 mod validate;
 
 pub use compile::{Policy, compile};
 pub use decision::{Code, Denial, Verdict};
-pub use dialect::{Dialect, load};
+pub use dialect::{Dialect, Loaded, load};

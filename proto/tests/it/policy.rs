@@ -7,6 +7,8 @@ use proto::{
 use std::fmt::Write;
 
 mod calls;
+mod judging;
+mod report;
 mod shipped;
 
 use calls::{Fake, compile};
