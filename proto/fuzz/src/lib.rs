@@ -1,11 +1,13 @@
 //! Fuzz targets: each is a function from bytes to nothing that panics when a promise of the crate is broken.
 //!
+//! jsonrpc, sse and lines read what peers send; native, intercept and catalogue read policies and judge calls by them.
 //! `cargo fuzz run --fuzz-dir proto/fuzz jsonrpc proto/fuzz/seeds/jsonrpc` fuzzes one; plain
 //! `cargo run -p tollgate-proto-fuzz --bin jsonrpc` replays its seeds (or the files named) on a stable compiler.
 
 mod jsonrpc;
 mod lines;
 mod oracle;
+mod policy;
 mod sse;
 
 #[cfg(fuzzing)]
@@ -13,6 +15,7 @@ pub use libfuzzer_sys;
 
 pub use jsonrpc::jsonrpc;
 pub use lines::lines;
+pub use policy::{catalogue, intercept, native};
 pub use sse::sse;
 
 use std::path::{Path, PathBuf};
@@ -102,6 +105,17 @@ mod tests {
         b"\"result\":{},",
         b"data:",
         b"event:",
+        b"&a ",
+        b"*a",
+        b"\n  ",
+        b"- ",
+        b": ",
+        b"'",
+        b"[*]",
+        b"(",
+        b"{2,9}",
+        b"\"deny\"",
+        b"99999999999",
     ];
 
     /// One change: at a place of the bytes, remove some, put a piece there, or copy what stands elsewhere.
@@ -144,7 +158,14 @@ mod tests {
     }
 
     /// Every target by its name.
-    const TARGETS: &[(&str, fn(&[u8]))] = &[("jsonrpc", jsonrpc), ("lines", lines), ("sse", sse)];
+    const TARGETS: &[(&str, fn(&[u8]))] = &[
+        ("catalogue", catalogue),
+        ("intercept", intercept),
+        ("jsonrpc", jsonrpc),
+        ("lines", lines),
+        ("native", native),
+        ("sse", sse),
+    ];
 
     #[test]
     fn every_seed_holds() {
@@ -178,6 +199,20 @@ mod tests {
             seed in any::<usize>(), changes in proptest::collection::vec(change(), 0..6),
         ) {
             all_hold("lines", lines, seed, &changes);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn mutated_policies_judge_every_call_or_say_what_is_wrong(
+            dialect in 0usize..3,
+            seed in any::<usize>(),
+            changes in proptest::collection::vec(change(), 0..4),
+        ) {
+            let names = ["native", "intercept", "catalogue"];
+            all_hold(names[dialect], native, seed, &changes);
         }
     }
 }
