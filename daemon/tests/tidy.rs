@@ -1,6 +1,11 @@
 //! The invariants that the compiler cannot hold, as tests: what may name what, how long a file may be, what the
 //! documentation promises. `docs/src/architecture.md` gives the reasons.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where its world is not as it must be"
+)]
+
 #[path = "tidy/code.rs"]
 mod code;
 #[path = "tidy/deploy.rs"]

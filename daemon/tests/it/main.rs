@@ -1,5 +1,10 @@
 //! Tollgate as its users meet it: the real binary, real bytes, a recording server behind it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where its world is not as it must be"
+)]
+
 mod bounds;
 mod calls;
 mod demo;
