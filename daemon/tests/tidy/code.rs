@@ -14,8 +14,6 @@ const TEST_LINES_MAX: usize = 800;
 const LONG: &[(&str, usize)] = &[
     // The granter's state machine: every command and what it does to a key.
     ("proto/src/limit/ledger.rs", 600),
-    // The native dialect's vocabulary: every key with its documentation, its schema and its meaning.
-    ("proto/src/policy/dialect/native.rs", 600),
 ];
 
 /// A Rust file's code without comments and without what stands in quotes, so that only names are left.
