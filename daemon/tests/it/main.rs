@@ -11,6 +11,7 @@ mod demo;
 mod grants;
 mod harness;
 mod hostile;
+mod hostile_lists;
 mod lists;
 mod peers;
 mod real_peers;

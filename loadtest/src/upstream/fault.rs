@@ -62,7 +62,7 @@ pub enum Fault {
     Empty,
     /// Say gzip, send something else
     BadGzip,
-    /// gzip of 256 MiB of blanks
+    /// gzip of 64 MiB of blanks
     GzipBomb,
     /// Say zstd-like unknown coding
     UnknownEncoding,
@@ -179,7 +179,7 @@ pub(super) fn deliver(fault: Fault, body: &Value, sse: bool) -> Delivery {
     let json = |extra: &str, body: &str| {
         format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{extra}\r\n{body}")
     };
-    let coded = |coding: &'static str, bytes: Vec<u8>| {
+    let coded = |coding: &'static str, bytes: Bytes| {
         let mut response = reply(200, "application/json", bytes);
         let value = HeaderValue::from_static(coding);
         response
@@ -312,9 +312,9 @@ pub(super) fn deliver(fault: Fault, body: &Value, sse: bool) -> Delivery {
             "<!doctype html><title>Sign in</title>",
         )),
         Fault::NoContentType => whole(reply(200, "", text)),
-        Fault::BadGzip => whole(coded("gzip", text.into_bytes())),
-        Fault::UnknownEncoding => whole(coded("x-unknown", text.into_bytes())),
-        Fault::GzipBomb => whole(coded("gzip", bomb(&text))),
+        Fault::BadGzip => whole(coded("gzip", text.into())),
+        Fault::UnknownEncoding => whole(coded("x-unknown", text.into())),
+        Fault::GzipBomb => whole(coded("gzip", bomb())),
         Fault::Twice if sse => {
             let event = event_text(&text, &mut None);
             whole(events(ReplyBody::Full(Some(
@@ -332,14 +332,17 @@ pub(super) fn deliver(fault: Fault, body: &Value, sse: bool) -> Delivery {
     }
 }
 
-/// The text after 256 MiB of blanks, as gzip.
-fn bomb(text: &str) -> Vec<u8> {
-    use std::io::Write as _;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    let blanks = vec![b' '; 1 << 20];
-    for _ in 0..256 {
-        let _ = encoder.write_all(&blanks);
-    }
-    let _ = encoder.write_all(text.as_bytes());
-    encoder.finish().unwrap_or_default()
+/// 64 MiB of blanks as gzip, made once: it takes a while.
+fn bomb() -> Bytes {
+    use std::{io::Write as _, sync::OnceLock};
+    static BOMB: OnceLock<Bytes> = OnceLock::new();
+    let make = || {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let blanks = vec![b' '; 1 << 20];
+        for _ in 0..64 {
+            let _ = encoder.write_all(&blanks);
+        }
+        encoder.finish().unwrap_or_default().into()
+    };
+    BOMB.get_or_init(make).clone()
 }
