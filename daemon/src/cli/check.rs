@@ -1,14 +1,21 @@
 //! `tollgate check`
 
-mod call;
-
-use crate::config::{self, FileProblem};
-use anyhow::{Context, ensure};
+use crate::{
+    bounds::Bounds,
+    clock,
+    config::{self, FileProblem, PolicyDocument},
+};
+use anyhow::{Context, bail, ensure};
 use proto::{
     doc::{self, Node, Problem, Value, suggest},
-    policy::{self, dialect::Loaded},
+    policy::report,
 };
-use std::{fs, path::Path, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Arguments of `tollgate check`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +32,7 @@ pub struct Args {
     /// The call's arguments, a JSON object
     #[arg(long, value_name = "JSON", default_value = "{}", requires = "call")]
     args: String,
-    /// Say what the policy changes, compared with this older one
+    /// Say what changes in the policies, compared with this older file
     #[arg(long, value_name = "OLD")]
     against: Option<PathBuf>,
 }
@@ -42,7 +49,7 @@ enum Document {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     ensure!(
         args.against.is_none() || args.files.len() == 1,
-        "--against compares one policy with another: give one file"
+        "--against compares one file with another: give one"
     );
     let mut fine = true;
     for path in &args.files {
@@ -54,30 +61,41 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Checks one file; false if it has an error.
+/// Checks one file, and answers what is asked of it; false if there is an error.
 fn check(path: &Path, args: &Args) -> anyhow::Result<bool> {
+    let Some(policies) = read(path, true)? else {
+        return Ok(false);
+    };
+    let mut fine = true;
+    if let Some(tool) = &args.call {
+        fine &= call(&policies, tool, &args.args);
+    }
+    if let Some(old) = &args.against {
+        let Some(old) = read(old, false)? else {
+            return Ok(false);
+        };
+        against(&old, &policies);
+    }
+    Ok(fine)
+}
+
+/// Reads a file and tells its problems; the policies in it, or nothing if there is an error.
+fn read(path: &Path, summarise: bool) -> anyhow::Result<Option<Vec<PolicyDocument>>> {
     let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
     let node = match doc::parse(&text) {
         Ok(node) => node,
-        Err(problems) => return Ok(tell(path, problems)),
+        Err(problems) => {
+            tell(path, problems);
+            return Ok(None);
+        }
     };
     match told_from_keys(&node) {
-        Document::Config => {
-            ensure!(
-                args.against.is_none(),
-                "--against compares policies; {} is a configuration",
-                path.display()
-            );
-            Ok(check_config(path, args))
-        }
-        Document::Policy => check_policy(path, &text, args),
-        Document::Grants => {
-            println!(
-                "{}: a list of grants; it is checked with the configuration that names it",
-                path.display()
-            );
-            Ok(true)
-        }
+        Document::Config => Ok(read_config(path, summarise)),
+        Document::Policy => Ok(read_policy(path, &text, summarise).map(|policy| vec![policy])),
+        Document::Grants => bail!(
+            "{}: a list; if these are grants, check the configuration that names them in `grants_files`",
+            path.display()
+        ),
     }
 }
 
@@ -143,50 +161,138 @@ fn tell_all(problems: impl IntoIterator<Item = FileProblem>) -> bool {
     fine
 }
 
-fn check_config(path: &Path, args: &Args) -> bool {
+fn read_config(path: &Path, summarise: bool) -> Option<Vec<PolicyDocument>> {
     let loaded = match config::load(path, 1) {
         Ok(loaded) => loaded,
-        Err(problems) => return tell_all(problems),
+        Err(problems) => {
+            tell_all(problems);
+            return None;
+        }
     };
-    tell_all(loaded.remarks);
-    let view = &loaded.view;
-    let tokens = view.grants.len();
-    let grants: std::collections::BTreeSet<_> =
-        view.grants.values().map(|grant| &grant.id).collect();
-    println!(
-        "{}: fine; servers: {}, grants: {}, tokens: {tokens}",
-        path.display(),
-        view.servers.len(),
-        grants.len()
-    );
-    if let Some(tool) = &args.call {
-        return call::on_view(view, tool, &args.args);
+    tell_all(loaded.remarks.iter().cloned());
+    let (view, file) = (&loaded.view, path.display());
+    if summarise {
+        let ids: BTreeSet<_> = view.grants.values().map(|grant| &grant.id).collect();
+        let (servers, grants, tokens) = (view.servers.len(), ids.len(), view.grants.len());
+        println!("{file}: fine; servers: {servers}, grants: {grants}, tokens: {tokens}");
+    }
+    Some(loaded.policies())
+}
+
+fn read_policy(path: &Path, text: &str, summarise: bool) -> Option<PolicyDocument> {
+    let sessions = u32::try_from(Bounds::default().sessions_grant).unwrap_or(u32::MAX);
+    let report = report::check(text, sessions);
+    tell(path, report.problems);
+    let (summary, loaded) = report.summary.zip(report.loaded)?;
+    let file = path.display().to_string();
+    if summarise {
+        print!("{file}: {summary}");
+    }
+    Some(PolicyDocument {
+        name: String::new(),
+        file,
+        loaded,
+    })
+}
+
+/// Prints what each policy says of a call; false if the call is refused before any policy.
+fn call(policies: &[PolicyDocument], tool: &str, arguments: &str) -> bool {
+    for policy in policies {
+        announce(policy);
+        match report::call(&policy.loaded, tool, arguments, clock::now().unix_ms) {
+            Ok(answer) => print!("{}", answer.to_text(&policy.file)),
+            Err(why) => {
+                println!("{why}");
+                return false;
+            }
+        }
     }
     true
 }
 
-fn check_policy(path: &Path, text: &str, args: &Args) -> anyhow::Result<bool> {
-    let Some((loaded, compiled)) = read_policy(path, text) else {
-        return Ok(false);
-    };
-    println!(
-        "{}: fine; a policy in the {} dialect",
-        path.display(),
-        loaded.dialect.name()
-    );
-    if let Some(tool) = &args.call {
-        return Ok(call::on_policy(&compiled, tool, &args.args));
+/// Prints what changed in each policy; policies of configurations belong together by name.
+fn against(old: &[PolicyDocument], new: &[PolicyDocument]) {
+    let among = |policies: &[PolicyDocument], name: &str| policies.iter().any(|p| p.name == name);
+    for gone in old.iter().filter(|policy| !among(new, &policy.name)) {
+        println!("policy {}: is gone; its counters end", gone.name);
     }
-    Ok(true)
+    for policy in new {
+        let Some(before) = old.iter().find(|old| old.name == policy.name) else {
+            println!("policy {}: is new", policy.name);
+            continue;
+        };
+        announce(policy);
+        let changes = report::against(&before.loaded, &policy.loaded);
+        changes.iter().for_each(|change| println!("{change}"));
+        if changes.is_empty() {
+            println!("nothing changes");
+        }
+    }
 }
 
-/// Reads and compiles a policy; its problems are printed.
-fn read_policy(path: &Path, text: &str) -> Option<(Loaded, policy::Policy)> {
-    let mut loaded = policy::load(text)
-        .map_err(|problems| tell(path, problems))
-        .ok()?;
-    tell(path, std::mem::take(&mut loaded.remarks));
-    let site = call::site();
-    let compiled = policy::compile(&loaded.policy, site).map_err(|problems| tell(path, problems));
-    Some((loaded, compiled.ok()?))
+fn announce(policy: &PolicyDocument) {
+    if !policy.name.is_empty() {
+        println!("policy {}:", policy.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_keys() {
+        for (text, document) in [
+            ("", Document::Config),
+            ("servers: {}", Document::Config),
+            ("server: {}\nlisteners: []", Document::Config),
+            ("version: '1'\ndefault: deny", Document::Policy),
+            ("tools: {}", Document::Policy),
+            ("tolls: {}", Document::Policy),
+            ("- id: a", Document::Grants),
+        ] {
+            let node = doc::parse(text).unwrap();
+            assert_eq!(told_from_keys(&node), document, "{text}");
+        }
+    }
+
+    fn checked(name: &str, text: &str, args: &[&str]) -> bool {
+        use clap::Parser;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        let path = path.display().to_string();
+        let line = ["tollgate", "check", &path]
+            .into_iter()
+            .chain(args.iter().copied());
+        let cli = crate::cli::Cli::parse_from(line.map(|arg| arg.replace("SELF", &path)));
+        let crate::cli::Command::Check(args) = cli.command else {
+            panic!("check")
+        };
+        run(args).unwrap() == ExitCode::SUCCESS
+    }
+
+    #[test]
+    fn the_exit_code_tells_errors_from_remarks() {
+        let policy = "version: '1'\ndefault: allow\ntools: {a: {}}\n";
+        let config = "policies: {p: {inline: {version: '1', default: deny}}}\n";
+        for (text, args, fine) in [
+            (policy, &[][..], true),
+            (policy, &["--call", "a", "--args", "{\"x\": 1}"], true),
+            (
+                policy,
+                &["--call", "a", "--args", "{\"x\": 1, \"x\": 2}"],
+                false,
+            ),
+            (policy, &["--against", "SELF"], true),
+            (config, &[], true),
+            (config, &["--call", "a"], true),
+            (config, &["--against", "SELF"], true),
+            ("version: '2'\ndefault: allow\n", &[], false),
+            ("bounds: {depth: 1}\n", &[], false),
+            ("a: [", &[], false),
+        ] {
+            assert_eq!(checked("file.yaml", text, args), fine, "{text} {args:?}");
+        }
+    }
 }

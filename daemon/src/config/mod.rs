@@ -41,6 +41,25 @@ pub struct Loaded {
     config: raw::Config,
     node: Node,
     base: PathBuf,
+    policies: Vec<PolicyDocument>,
+}
+
+/// A policy's document as it was read.
+#[derive(Debug)]
+pub struct PolicyDocument {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The file that its places belong to.
+    pub file: String,
+    /// What it says.
+    pub loaded: proto::policy::dialect::Loaded,
+}
+
+impl Loaded {
+    /// The documents of all policies, used or not, in the order of their names.
+    pub fn policies(self) -> Vec<PolicyDocument> {
+        self.policies
+    }
 }
 
 impl fmt::Debug for Loaded {

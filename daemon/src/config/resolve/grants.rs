@@ -2,7 +2,7 @@
 
 use super::{Policies, Resolver, Servers, unknown};
 use crate::{
-    config::raw,
+    config::{PolicyDocument, raw},
     view::{Binding, Grant},
 };
 use proto::{
@@ -39,7 +39,7 @@ impl Resolver<'_> {
         servers: &Servers,
         policies: Policies,
         node: &Node,
-    ) -> Grants {
+    ) -> (Grants, Vec<PolicyDocument>) {
         let named = node.child("servers").map_or(&[][..], Node::entries);
         let mut known = Known {
             servers,
@@ -69,8 +69,7 @@ impl Resolver<'_> {
                 resolver.lossy = lossy;
             });
         }
-        known.policies.finish(self);
-        known.granted
+        (known.granted, known.policies.finish(self))
     }
 
     /// A file without a single grant is one whose last grant was taken out.

@@ -84,7 +84,7 @@ impl Resolver<'_> {
         let secret = self.secret(&config, running);
         let policies = Policies::load(self, &config, &node, &secret, &bounds);
         let servers = self.servers(&config, &bounds);
-        let grants = self.grants(&config, &servers, policies, &node);
+        let (grants, policies) = self.grants(&config, &servers, policies, &node);
         let settings = Settings {
             listeners: self.listeners(&config),
             runtimes: self.runtimes(&config),
@@ -113,6 +113,7 @@ impl Resolver<'_> {
             config,
             node,
             base: self.base.clone(),
+            policies,
         })
     }
 

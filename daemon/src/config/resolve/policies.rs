@@ -3,12 +3,12 @@
 use super::{Resolver, unknown};
 use crate::{
     bounds::Bounds,
-    config::{raw, settings::Secret},
+    config::{PolicyDocument, raw, settings::Secret},
 };
 use proto::{
     doc::{Node, Problem, Spanned, pointer_token},
     id::ServerName,
-    policy::{self, Policy, compile::Site, ir},
+    policy::{self, Policy, compile::Site, dialect::Loaded},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,7 +29,7 @@ struct Document {
     /// Where the document begins in that file, as a JSON Pointer.
     pointer: String,
     /// `None`: it has problems.
-    policy: Option<ir::Policy>,
+    loaded: Option<Loaded>,
     used: bool,
 }
 
@@ -70,10 +70,10 @@ impl Policies {
                     (resolver.file.clone(), None)
                 }
             };
-            let policy = resolver.in_file(file.clone(), |resolver| match loaded? {
+            let loaded = resolver.in_file(file.clone(), |resolver| match loaded? {
                 Ok(loaded) => {
-                    resolver.add_all(below(&pointer, loaded.remarks));
-                    Some(loaded.policy)
+                    resolver.add_all(below(&pointer, loaded.remarks.clone()));
+                    Some(loaded)
                 }
                 Err(problems) => {
                     resolver.add_all(below(&pointer, problems));
@@ -84,7 +84,7 @@ impl Policies {
                 file,
                 name: name.clone(),
                 pointer,
-                policy,
+                loaded,
                 used: false,
             };
             documents.insert(name.value.clone(), document);
@@ -119,14 +119,24 @@ impl Policies {
         compiled
     }
 
-    /// Compiles what no grant uses all the same, for its problems.
-    pub(super) fn finish(&self, resolver: &mut Resolver<'_>) {
+    /// Compiles what no grant uses all the same, for its problems, and hands the documents on.
+    pub(super) fn finish(self, resolver: &mut Resolver<'_>) -> Vec<PolicyDocument> {
         let nowhere = ServerName::new("-");
         for document in self.documents.values().filter(|d| !d.used) {
             document.compile(resolver, &nowhere, &self.secret, self.sessions_per_grant);
             let message = format!("no grant uses the policy `{}`", document.name.value);
             resolver.note(document.name.at, message);
         }
+        let documents = self.documents.into_values();
+        documents
+            .filter_map(|document| {
+                Some(PolicyDocument {
+                    name: document.name.value,
+                    file: document.file,
+                    loaded: document.loaded?,
+                })
+            })
+            .collect()
     }
 }
 
@@ -144,7 +154,7 @@ impl Document {
             secret: &secret.key,
             sessions_per_grant,
         };
-        match policy::compile(self.policy.as_ref()?, site) {
+        match policy::compile(&self.loaded.as_ref()?.policy, site) {
             Ok(policy) => Some(Arc::new(policy)),
             Err(problems) => {
                 let problems = below(&self.pointer, problems);
