@@ -8,10 +8,14 @@ use super::{
     one,
     record::Recorder,
 };
+use crate::clock;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use proto::scan::{self, Body, Envelope, From, Kind, sse};
+use proto::{
+    mcp,
+    scan::{self, Body, Envelope, From, Kind, sse},
+};
 use std::rc::Rc;
 use tokio::sync::mpsc;
 
@@ -56,7 +60,7 @@ pub fn check(gate: &Gate, asked: &Asked, elements: usize) -> Result<(), Answer> 
 /// Runs a batch. Its elements have audit lines of their own; the recorder given serves the first.
 pub async fn run(
     core: Rc<Core>,
-    asked: Asked,
+    mut asked: Asked,
     body: &Bytes,
     elements: Vec<Envelope<'_>>,
     recorder: Recorder,
@@ -70,6 +74,7 @@ pub async fn run(
     let work = async move {
         let mut recorder = Some(recorder);
         for (index, piece) in pieces.into_iter().enumerate() {
+            asked.now = clock::now();
             let recorder = match recorder.take() {
                 Some(first) => first,
                 None => asked.recorder(&core.gate, "POST").await,
@@ -86,7 +91,7 @@ pub async fn run(
             };
             let reply = Box::pin(one(&core, &asked, message, recorder)).await;
             if envelope.kind == Kind::Request {
-                pass(reply, &sender).await;
+                pass(reply, envelope.id, asked.view.bounds.reply_bytes, &sender).await;
             }
         }
     };
@@ -109,8 +114,13 @@ pub async fn run(
     response
 }
 
-/// Passes one element's reply on as events.
-async fn pass(reply: Response<Out>, sender: &mpsc::Sender<Result<Bytes, Cut>>) {
+/// Passes one element's reply on as events; what is no stream is held, up to `max` bytes.
+async fn pass(
+    reply: Response<Out>,
+    id: Option<&[u8]>,
+    max: usize,
+    sender: &mpsc::Sender<Result<Bytes, Cut>>,
+) {
     let (parts, mut body) = reply.into_parts();
     let events = parts
         .headers
@@ -125,6 +135,11 @@ async fn pass(reply: Response<Out>, sender: &mpsc::Sender<Result<Bytes, Cut>>) {
             let _ = sender.send(Ok(data)).await;
         } else {
             whole.extend_from_slice(&data);
+            if whole.len() > max {
+                let message = "The reply is over bounds.reply_bytes";
+                whole = mcp::error(id, -32603, message, None);
+                break;
+            }
         }
     }
     if !whole.is_empty() {

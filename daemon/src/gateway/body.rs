@@ -5,10 +5,12 @@ use crate::upstream::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::{
+    cell::RefCell,
     future::Future,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::sync::mpsc;
 
@@ -47,12 +49,21 @@ impl Out {
     pub fn events(receiver: mpsc::Receiver<Result<Bytes, Cut>>) -> Self {
         OutKind::Events(receiver).into()
     }
-    /// Keeps the connection from counting as idle until this body is gone.
-    pub fn while_busy(self, busy: Busy) -> Self {
-        Self {
-            _busy: Some(busy),
-            ..self
-        }
+    /// Keeps the connection from counting as idle until this body is gone; a short one is as good as gone, or a client
+    /// that lets nothing through (an HTTP/2 window of zero) would hold its connection for ever.
+    pub fn while_busy(mut self, busy: Busy, h2: bool) -> Self {
+        let gone = match &mut self.kind {
+            OutKind::Full(bytes) => bytes.as_ref().is_none_or(|bytes| bytes.len() <= COPY_MAX),
+            OutKind::Json(json) => {
+                if h2 {
+                    json.watch();
+                }
+                false
+            }
+            OutKind::Events(_) => false,
+        };
+        self._busy = Some(busy).filter(|_| !gone);
+        self
     }
 }
 
@@ -87,11 +98,25 @@ impl http_body::Body for Out {
 
 /// A JSON reply that passes while a bounded copy is kept for the settlement.
 pub struct JsonBody {
+    state: Rc<RefCell<State>>,
+    deadline: Instant,
+    /// The deadline while the upstream keeps us waiting.
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// The deadline while the client keeps us waiting: nobody asks this body for anything then.
+    watch: Option<tokio::task::JoinHandle<()>>,
+}
+
+enum State {
+    Passing(Box<Passing>),
+    Over,
+    Cut,
+}
+
+struct Passing {
     body: Body,
-    ride: Option<Ride>,
+    ride: Ride,
     copy: Option<Vec<u8>>,
     tries: u8,
-    deadline: Pin<Box<tokio::time::Sleep>>,
 }
 
 /// A reply longer than this is no error that refunds: it stays charged.
@@ -102,62 +127,111 @@ const TRIES_MAX: u8 = 8;
 impl JsonBody {
     /// Lets a reply pass; `inspected` where its settlement depends on it.
     pub fn new(body: Body, inspected: bool, ride: Ride) -> Self {
-        let left = ride
-            .plan
-            .deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1));
+        let deadline = ride.plan.deadline;
         let copy = (inspected && ride.recorder.holds()).then(Vec::new);
-        Self {
+        let passing = Passing {
             body,
-            ride: Some(ride),
+            ride,
             copy,
             tries: 0,
-            deadline: Box::pin(tokio::time::sleep(left)),
+        };
+        Self {
+            state: Rc::new(RefCell::new(State::Passing(Box::new(passing)))),
+            deadline,
+            timer: None,
+            watch: None,
+        }
+    }
+
+    /// Ends the exchange at its deadline even if the client never asks for another byte.
+    fn watch(&mut self) {
+        let (state, deadline) = (Rc::downgrade(&self.state), self.deadline.into());
+        self.watch.get_or_insert_with(|| {
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep_until(deadline).await;
+                if let Some(state) = state.upgrade() {
+                    state.borrow_mut().time_out();
+                }
+            })
+        });
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let polled = self.state.borrow_mut().poll(cx);
+        match polled {
+            Poll::Ready(Some(Ok(chunk))) => {
+                let more = matches!(&*self.state.borrow(), State::Passing(_));
+                if more {
+                    self.watch();
+                }
+                Poll::Ready(Some(Ok(chunk)))
+            }
+            Poll::Ready(end) => Poll::Ready(end),
+            Poll::Pending => {
+                let deadline = self.deadline.into();
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+                ready!(timer.as_mut().poll(cx));
+                self.state.borrow_mut().time_out();
+                Poll::Ready(Some(Err(Cut)))
+            }
+        }
+    }
+}
+
+impl Drop for JsonBody {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+    }
+}
+
+impl State {
+    fn time_out(&mut self) {
+        if let State::Passing(passing) = self {
+            passing.ride.recorder.failed("upstream_timeout", "timeout");
+            *self = State::Cut;
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        let Some(ride) = &mut self.ride else {
-            return Poll::Ready(None);
+        let passing = match self {
+            State::Passing(passing) => passing,
+            State::Over => return Poll::Ready(None),
+            State::Cut => return Poll::Ready(Some(Err(Cut))),
         };
-        let chunk = match self.body.poll_data(cx) {
-            Poll::Ready(chunk) => chunk,
-            Poll::Pending => {
-                ready!(self.deadline.as_mut().poll(cx));
-                ride.recorder.failed("upstream_timeout", "timeout");
-                self.ride = None;
-                return Poll::Ready(Some(Err(Cut)));
-            }
-        };
-        match chunk {
+        let recorder = &mut passing.ride.recorder;
+        match ready!(passing.body.poll_data(cx)) {
             Some(Ok(chunk)) => {
-                ride.recorder.sent(chunk.len());
-                self.inspect(&chunk);
-                if self.body.is_end()
-                    && let Some(mut ride) = self.ride.take()
-                {
-                    ride.recorder.complete();
+                recorder.sent(chunk.len());
+                passing.inspect(&chunk);
+                if passing.body.is_end() {
+                    passing.ride.recorder.complete();
+                    *self = State::Over;
                 }
                 Poll::Ready(Some(Ok(chunk)))
             }
             Some(Err(error)) => {
-                tracing::info!(request = %ride.recorder.request(), detail = %error.detail, "upstream broke off");
-                ride.recorder.failed("upstream_protocol", "cut");
-                self.ride = None;
+                tracing::info!(request = %recorder.request(), detail = %error.detail, "upstream broke off");
+                recorder.failed("upstream_protocol", "cut");
+                *self = State::Over;
                 Poll::Ready(Some(Err(Cut)))
             }
             None => {
-                ride.recorder.complete();
-                self.ride = None;
+                recorder.complete();
+                *self = State::Over;
                 Poll::Ready(None)
             }
         }
     }
+}
 
+impl Passing {
     /// Settles before the last bytes leave, so that a client's next call finds the refund made.
     fn inspect(&mut self, chunk: &[u8]) {
-        let (Some(ride), Some(copy)) = (&mut self.ride, &mut self.copy) else {
+        let (ride, Some(copy)) = (&mut self.ride, &mut self.copy) else {
             return;
         };
         if copy.len() + chunk.len() > COPY_MAX || self.tries >= TRIES_MAX {

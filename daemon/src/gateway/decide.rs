@@ -236,7 +236,11 @@ pub fn decide_stream(
             message,
         ));
     }
-    if version.is_some_and(|version| !mcp::LEGACY.contains(&version)) {
+    let negotiated = session.version.get();
+    let served = |version| {
+        mcp::LEGACY.contains(&version) || negotiated.is_some_and(|ours| **ours == *version)
+    };
+    if version.is_some_and(|version| !served(version)) {
         let message = "MCP-Protocol-Version is not a version that has sessions";
         return Err(Answer::refuse(
             StatusCode::BAD_REQUEST,

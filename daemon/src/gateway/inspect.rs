@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use proto::{
     limit::Outcome,
-    mcp::Era,
+    mcp::{self, Era},
     scan::{self, Body, Envelope, From, Kind, Value, tools},
 };
 
@@ -84,12 +84,12 @@ pub fn message(bytes: &[u8], ride: &mut Ride) -> Result<Option<Bytes>, String> {
                 .and_then(|v| v.as_str());
             // A version that has no sessions cannot be what this session speaks (L4).
             let version = version
-                .filter(|v| proto::mcp::LEGACY.contains(&&**v))
+                .filter(|v| mcp::VERSIONS.contains(&&**v) && !mcp::MODERN.contains(&&**v))
                 .unwrap_or("2025-11-25".into());
             opening.keep(&version);
         }
     }
-    let Some(policy) = ride.plan.filter() else {
+    let Some(shown) = ride.plan.filter() else {
         return Ok(None);
     };
     // A resumed list arrives on a GET stream, where its request is not known: its shape decides there.
@@ -105,7 +105,7 @@ pub fn message(bytes: &[u8], ride: &mut Ride) -> Result<Option<Bytes>, String> {
         return Ok(None);
     }
     let modern = ride.plan.era == Era::Modern;
-    match tools::filter(bytes, &ride.plan.scan, modern, |tool| policy.lists(tool)) {
+    match tools::filter(bytes, &ride.plan.scan, modern, |tool| shown.shows(tool)) {
         Ok(tools::Filtered::Unchanged) => Ok(None),
         Ok(tools::Filtered::Spliced { bytes, .. }) => Ok(Some(bytes.into())),
         Err(refusal) => Err(format!("{} at byte {}", refusal.reason.label(), refusal.at)),

@@ -9,7 +9,7 @@ use crate::{
     gateway::{Gate, error::Answer},
 };
 use dashmap::DashMap;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -285,6 +285,7 @@ async fn route(
     busy: Busy,
 ) -> Response<Out> {
     let gate = core.gate.clone();
+    let version = request.version();
     let path = request.uri().path();
     let mut response = match path {
         "/healthz" if serves.health => plain(StatusCode::OK, "ok\n"),
@@ -322,7 +323,7 @@ async fn route(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    response.map(|body| body.while_busy(busy))
+    response.map(|body| body.while_busy(busy, version == Version::HTTP_2))
 }
 
 fn ready(gate: &Gate) -> Response<Out> {

@@ -271,8 +271,10 @@ fn identify(
 }
 
 /// A whole body: one message, or (2025-03-26 alone) a batch.
-async fn post(core: Rc<Core>, asked: Asked, body: Bytes, recorder: Recorder) -> Response<Out> {
+async fn post(core: Rc<Core>, mut asked: Asked, body: Bytes, recorder: Recorder) -> Response<Out> {
     let began = clock::now();
+    // A body may have taken its time: what it asks for is asked now.
+    asked.now = began;
     let read = proto::scan::read(&body, &asked.view.bounds.scan(), From::Client);
     core.gate.metrics.stage(Stage::Scan, since(began));
     match read {

@@ -98,15 +98,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
             *this.busy.reader.borrow_mut() = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        let began = this.began.is_some();
         let at = match this.began {
             Some(began) => began + this.head,
             None => *this.idle_since.get_or_insert_with(Instant::now) + this.idle,
         };
         this.read_timer.as_mut().reset(at);
         match this.read_timer.as_mut().poll(cx) {
+            // An idle connection ends in order; a slow head is an error.
+            Poll::Ready(()) if !began => Poll::Ready(Ok(())),
             Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "too slow or idle",
+                "the head came too slowly",
             ))),
             Poll::Pending => Poll::Pending,
         }
@@ -151,7 +154,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
         self.written(cx, done)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let done = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.written(cx, done)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,

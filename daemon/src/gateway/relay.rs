@@ -23,13 +23,13 @@ use proto::{
     grant::TokenHash,
     id::ServerName,
     limit::Outcome,
-    mcp::Era,
+    mcp::{self, Era},
     policy::Policy,
     scan::{Envelope, Kind, Value},
 };
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
@@ -86,8 +86,22 @@ pub struct Plan {
     pub(super) scan: proto::scan::Bounds,
     pub(super) reply_bytes: usize,
     pub(super) deadline: Instant,
+    /// How long a client may leave a stream unread.
+    pub(super) patience: Duration,
     /// The final reply has passed.
     pub(super) answered: bool,
+    /// The client holds an event's id and may ask for the rest of a broken stream (L10).
+    pub(super) resumable: bool,
+}
+
+/// Which tools a list may show.
+pub struct Shown(Option<Arc<Policy>>);
+
+impl Shown {
+    /// Whether the tool may be seen: without a policy none.
+    pub fn shows(&self, tool: &str) -> bool {
+        self.0.as_ref().is_some_and(|policy| policy.lists(tool))
+    }
 }
 
 impl Plan {
@@ -116,12 +130,17 @@ impl Plan {
             scan: view.bounds.scan(),
             reply_bytes: view.bounds.reply_bytes,
             deadline: Instant::now() + life,
+            patience: binding.server.timeout,
             answered: false,
+            resumable: false,
         }
     }
-    /// The policy, where it removes anything from lists.
-    pub fn filter(&self) -> Option<&Arc<Policy>> {
-        self.policy.as_ref().filter(|policy| policy.filters_lists())
+    /// What may be seen of lists, where anything is removed from them. A view may have taken the policy away meanwhile.
+    pub fn filter(&self) -> Option<Shown> {
+        match &self.policy {
+            Some(policy) => policy.filters_lists().then(|| Shown(Some(policy.clone()))),
+            None => matches!(self.what, What::List | What::Stream).then_some(Shown(None)),
+        }
     }
 }
 
@@ -184,8 +203,12 @@ pub async fn relay(reply: upstream::Response, mut ride: Ride) -> Response<Out> {
         .unwrap_or_default()
         .trim()
         .eq_ignore_ascii_case("text/event-stream");
-    let inspected = status.is_success()
-        && (ride.recorder.holds() || ride.plan.filter().is_some() || ride.opening.is_some());
+    let inspected = if status.is_success() {
+        ride.recorder.holds() || ride.plan.filter().is_some() || ride.opening.is_some()
+    } else {
+        // A list is a list under any status.
+        matches!(ride.plan.what, What::List) && ride.plan.filter().is_some()
+    };
     let decoder = match Decoder::of(&parts.headers) {
         Ok(decoder) => decoder,
         Err(_) if !inspected && !events => None,
@@ -199,7 +222,7 @@ pub async fn relay(reply: upstream::Response, mut ride: Ride) -> Response<Out> {
         if let Some(theirs) = parts.headers.get("mcp-session-id") {
             let _ = session.upstream_id.set(theirs.clone());
         }
-        if let Ok(ours) = HeaderValue::from_str(&session.id) {
+        if let (true, Ok(ours)) = (status.is_success(), HeaderValue::from_str(&session.id)) {
             head.insert("mcp-session-id", ours);
         }
     }
@@ -216,6 +239,13 @@ pub async fn relay(reply: upstream::Response, mut ride: Ride) -> Response<Out> {
         }
         tokio::task::spawn_local(stream::run(body, decoder, ride, sender));
         return respond(status, head, Out::events(receiver));
+    }
+    if body.is_end() {
+        // Nobody would ask a body for what it announces not to have.
+        if ride.opening.is_some() {
+            head.remove("mcp-session-id");
+        }
+        return respond(status, head, Out::full(ride.finish(Bytes::new())));
     }
     let whole = inspected && (decoder.is_some() || !matches!(ride.plan.what, What::Other));
     if whole {
@@ -256,11 +286,24 @@ async fn hold(
         }
     };
     if bytes.is_empty() {
+        if ride.opening.is_some() {
+            head.remove("mcp-session-id");
+        }
         return respond(status, head, Out::full(ride.finish(Bytes::new())));
     }
     let bytes = match inspect::message(&bytes, &mut ride) {
         Ok(Some(changed)) => changed,
         Ok(None) => bytes,
+        Err(_) if !status.is_success() => {
+            // The status says it all; what came with it may be anything.
+            ride.recorder.failed("upstream_protocol", "complete");
+            let message = "The reply of the server behind the gateway was refused";
+            head.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
+            mcp::error(ride.plan.id.as_deref(), -32603, message, None).into()
+        }
         Err(detail) => return ride.broken(&detail),
     };
     head.remove(header::CONTENT_LENGTH);

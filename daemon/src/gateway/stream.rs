@@ -10,17 +10,20 @@ use crate::{clock, drain::Drain, upstream::Body};
 use bytes::Bytes;
 use proto::{
     limit::Outcome,
-    mcp,
+    mcp::{self, Era},
     scan::sse::{self, Event},
 };
 use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::{
     sync::mpsc::Sender,
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at},
 };
 
 /// A comment at least this often keeps the connection alive through load balancers.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// For the event that ends a stream, where the client may not be reading.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 type Out = Sender<Result<Bytes, Cut>>;
 
@@ -38,7 +41,9 @@ pub async fn run(body: Body, decoder: Option<Decoder>, mut ride: Ride, out: Out)
         End::Failed(code, how, detail) => {
             tracing::info!(request = %ride.recorder.request(), server = %ride.plan.server, code, detail, "event stream ended early");
             ride.recorder.failed(code, how);
-            if let (Some(id), false) = (&ride.plan.id, ride.plan.answered) {
+            // Who can ask for the rest gets no answer in its place.
+            let answered = ride.plan.answered || (ride.plan.resumable && how == "cut");
+            if let (Some(id), false) = (&ride.plan.id, answered) {
                 let message = "The server behind the gateway broke off, was too slow, or sent a reply that was refused";
                 let mut event = Vec::new();
                 sse::write_event(
@@ -46,7 +51,7 @@ pub async fn run(body: Body, decoder: Option<Decoder>, mut ride: Ride, out: Out)
                     b"",
                     &mcp::error(Some(id), -32603, message, None),
                 );
-                let _ = out.send(Ok(event.into())).await;
+                let _ = timeout(LAST_WORD, out.send(Ok(event.into()))).await;
             }
         }
     }
@@ -76,26 +81,28 @@ async fn pump(mut body: Body, mut decoder: Option<Decoder>, ride: &mut Ride, out
             () = sleep_until(deadline) => return End::Failed("upstream_timeout", "timeout", "deadline passed".into()),
             _ = wait_end(&mut ended) => return End::Complete,
             () = Drain::reached(&mut phase, ride.last_phase()) => {
-                if let What::Listen { .. } = ride.plan.what { send(out, ride, graceful_end(ride)).await; }
+                if let What::Listen { .. } = ride.plan.what { let _ = timeout(LAST_WORD, send(out, ride, graceful_end(ride))).await; }
                 return End::Complete;
             }
             Ok(()) = views.changed() => match judge_again(ride) {
                 Again::Gone => return End::Complete,
                 Again::Same => continue,
-                Again::ListChanged(event) => { send(out, ride, event).await; continue }
+                Again::ListChanged(event) => match send(out, ride, event).await { true => continue, false => return End::Left },
             },
-            _ = keep_alive.tick() => { send(out, ride, b": keep-alive\n\n".to_vec()).await; continue }
+            _ = keep_alive.tick() => match judge_again(ride) {
+                // A grant expires without a new view.
+                Again::Gone => return End::Complete,
+                _ => match send(out, ride, b": keep-alive\n\n".to_vec()).await { true => continue, false => return End::Left },
+            },
             chunk = poll_fn(|cx| body.poll_data(cx)) => chunk,
         };
         let chunk = match chunk {
             Some(Ok(chunk)) => chunk,
             Some(Err(error)) => return End::Failed(error.kind.label(), "cut", error.detail),
             None => {
-                if !splitter.rest().is_empty() {
-                    let rest = splitter.rest().to_vec();
-                    send(out, ride, rest).await;
-                }
-                if ride.plan.id.is_some() && !ride.plan.answered && ride.recorder.holds() {
+                // What is left in the splitter is no event (WHATWG HTML, "Server-sent events"): it goes nowhere.
+                let answered = ride.plan.answered || ride.plan.resumable;
+                if ride.plan.id.is_some() && !answered && ride.recorder.holds() {
                     return End::Failed(
                         "upstream_protocol",
                         "cut",
@@ -117,7 +124,12 @@ async fn pump(mut body: Body, mut decoder: Option<Decoder>, ride: &mut Ride, out
         let whole = splitter.push(bytes, |event| events.push(event));
         for event in events {
             match judge(event, ride) {
-                Ok(bytes) => send(out, ride, bytes).await,
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => {
+                    if !send(out, ride, bytes).await {
+                        return End::Left;
+                    }
+                }
                 Err(detail) => return End::Failed("upstream_protocol", "cut", detail),
             }
         }
@@ -141,12 +153,17 @@ async fn wait_end(ended: &mut Option<tokio::sync::watch::Receiver<bool>>) {
 }
 
 fn judge(event: Event, ride: &mut Ride) -> Result<Vec<u8>, String> {
-    let message = event.event.as_deref().is_none_or(|name| name == "message");
-    let (true, Some(data)) = (message, &event.data) else {
+    if ride.plan.era == Era::Legacy && has_id(&event.raw) {
+        ride.plan.resumable = true;
+    }
+    let Some(data) = event.data.as_ref().filter(|data| !data.is_empty()) else {
         return Ok(event.raw);
     };
-    if data.is_empty() {
-        return Ok(event.raw);
+    if event.event.as_deref().is_some_and(|name| name != "message") {
+        // No message of MCP; but some clients read it as one, so no list may pass by this name.
+        let lists = matches!(ride.plan.what, What::List | What::Stream);
+        let drops = lists && ride.plan.filter().is_some();
+        return Ok(if drops { Vec::new() } else { event.raw });
     }
     match inspect::message(data, ride)? {
         Some(changed) => Ok(sse::with_data(&event, &changed)),
@@ -154,9 +171,22 @@ fn judge(event: Event, ride: &mut Ride) -> Result<Vec<u8>, String> {
     }
 }
 
-async fn send(out: &Out, ride: &mut Ride, bytes: Vec<u8>) {
-    ride.recorder.sent(bytes.len());
-    let _ = out.send(Ok(bytes.into())).await;
+fn has_id(raw: &[u8]) -> bool {
+    raw.split(|byte| matches!(byte, b'\n' | b'\r'))
+        .any(|line| line == b"id" || line.starts_with(b"id:"))
+}
+
+/// Hands on, unless the client is gone or has read nothing for too long.
+async fn send(out: &Out, ride: &mut Ride, bytes: Vec<u8>) -> bool {
+    let length = bytes.len();
+    let until = (Instant::now() + ride.plan.patience).min(Instant::from_std(ride.plan.deadline));
+    // What there is room for goes out even at the deadline.
+    let sent = timeout_at(until, out.send(Ok(bytes.into()))).await;
+    if let Ok(Ok(())) = sent {
+        ride.recorder.sent(length);
+        return true;
+    }
+    false
 }
 
 /// The result that ends a subscription in order (2026-07-28, subscriptions, "Graceful Closure").
@@ -193,7 +223,7 @@ fn judge_again(ride: &mut Ride) -> Again {
         return Again::Gone;
     };
     let list = |policy: &Option<std::sync::Arc<proto::policy::Policy>>| {
-        policy.as_ref().map(|p| p.revision.clone())
+        policy.as_ref().map(|p| p.list_revision())
     };
     let changed = list(&ride.plan.policy) != list(&binding.policy);
     ride.plan.policy.clone_from(&binding.policy);

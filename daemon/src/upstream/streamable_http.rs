@@ -138,6 +138,14 @@ impl Pool {
             });
         }
         let idle_max = bounds.upstream_idle;
+        if reply.status().is_informational() {
+            let detail = format!("{server}: answered {}", reply.status());
+            return Err(Error {
+                kind: ErrorKind::Protocol,
+                unsent: false,
+                detail,
+            });
+        }
         let lease = Lease {
             sender: Some(sender),
             origin,

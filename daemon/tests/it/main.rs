@@ -17,6 +17,7 @@ mod peers;
 mod real_peers;
 mod records;
 mod reload;
+mod review;
 mod sessions;
 mod shutdown;
 mod smuggling;

@@ -53,6 +53,8 @@ pub struct Policy {
     pub(super) shadow: bool,
     pub(super) list_denied: bool,
     pub(super) terse: bool,
+    /// See [`Policy::list_revision`].
+    pub(super) listed: u64,
 }
 
 /// What a call to one tool has to pass, in order.
@@ -135,6 +137,7 @@ pub fn compile(policy: &ir::Policy, site: Site<'_>) -> Result<Policy, Vec<crate:
         shadow: policy.shadow,
         list_denied: policy.list_denied,
         terse: policy.terse,
+        listed: listed(policy),
         limits: compiler.limits,
     })
 }
@@ -178,6 +181,29 @@ fn revision(policy: &ir::Policy) -> Arc<str> {
     // What the types of `ir` hold can always be written.
     hasher.write(&serde_json::to_vec(policy).unwrap_or_default());
     format!("{:016x}", hasher.finish()).into()
+}
+
+/// A hash of what [`Policy::lists`] reads, and of nothing else.
+fn listed(policy: &ir::Policy) -> u64 {
+    let sorted = |mut names: Vec<&str>| {
+        names.sort_unstable();
+        names.dedup();
+        names.join("\0")
+    };
+    let denies = policy.unlisted == ir::Unlisted::Deny && !policy.list_denied;
+    let (mut hidden, mut shown) = (Vec::new(), Vec::new());
+    if !policy.shadow {
+        hidden.extend(policy.hide.iter().map(|hidden| hidden.name.as_str()));
+        if denies {
+            shown.extend(policy.tools.iter().map(|tool| tool.name.as_str()));
+        }
+    }
+    let mut hasher = SipHasher24::new();
+    hasher.write_u8(u8::from(denies && !policy.shadow));
+    hasher.write(sorted(hidden).as_bytes());
+    hasher.write_u8(0xff);
+    hasher.write(sorted(shown).as_bytes());
+    hasher.finish()
 }
 
 /// The name of the counter that stands beside a session's on its grant.

@@ -69,6 +69,11 @@ impl Policy {
         !self.shadow && (denies || !self.hidden.is_empty())
     }
 
+    /// Changes when the tools that [`Self::lists`] shows may have changed: by rules and limits it never does.
+    pub fn list_revision(&self) -> u64 {
+        self.listed
+    }
+
     /// The denial for a limit that the limiter refused (`retry_after_ms: None` = can never fit).
     pub fn limit_denial<'a>(
         &'a self,
