@@ -23,6 +23,7 @@ pub(in crate::policy) struct ConditionIn {
     pub op: Op,
     /// What it is compared with: a list for `in` and `not_in`, a number for `lt`, `lte`, `gt` and `gte`, a pattern for
     /// `regex`, true or false for `exists`. Required.
+    #[schemars(required)]
     pub value: Option<Spanned<Any>>,
 }
 
@@ -94,7 +95,7 @@ fn subject(
         told.error(
             path.at,
             pointer,
-            "counters are read in Intercept's form alone; here a `limits` entry counts and refuses",
+            "counters are read in Intercept's form alone; here a limit counts and refuses by itself",
         );
         return None;
     }

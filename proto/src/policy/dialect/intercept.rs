@@ -28,6 +28,7 @@ const WINDOWS: [&str; 3] = ["minute", "hour", "day"];
 #[schemars(title = "Tollgate policy (Intercept YAML)")]
 pub(in crate::policy) struct Document {
     /// Version of the form. Required, only `"1"`.
+    #[schemars(extend("const" = "1"))]
     version: Spanned<String>,
     /// For people. Default: none.
     #[serde(default, rename = "description")]

@@ -24,6 +24,7 @@ use serde::Deserialize;
 #[schemars(title = "Tollgate policy (native)", extend("required" = ["version", "default"]))]
 pub(in crate::policy) struct Document {
     /// Version of the form. Required, only `"1"`.
+    #[schemars(extend("const" = "1"))]
     version: Spanned<String>,
     /// What happens to a tool that is not listed under `tools`. Required.
     default: Allow,
@@ -71,24 +72,30 @@ impl Allow {
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "snake_case")]
 enum Mode {
+    /// Denies.
     #[default]
     Enforce,
+    /// Records and forwards.
     Shadow,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "snake_case")]
 enum ListDenied {
+    /// They are removed.
     #[default]
     Hide,
+    /// They are shown.
     Show,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "snake_case")]
 enum DenialDetail {
+    /// Code, rule, max and remaining.
     #[default]
     Full,
+    /// The code alone.
     Code,
 }
 

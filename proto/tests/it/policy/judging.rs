@@ -4,7 +4,7 @@ use super::calls::{Fake, SITE, compile};
 use proptest::prelude::*;
 use proto::{
     id::RequestId,
-    limit::{HashKey, Scope},
+    limit::{HashKey, OnUnreachable, Scope},
     mcp::Era,
     policy::{
         self, Code, Denial, Policy, Verdict,
@@ -152,6 +152,62 @@ fn max_message_and_place_are_no_part_of_an_identity() {
     );
     assert_ne!(shadow.limits[0].identity, identity);
     assert!(shadow.limits[0].counts_only);
+}
+
+#[test]
+fn what_gives_back_is_as_each_dialect_means_it() {
+    let refunds = |document: &str| {
+        let policy = compile(document);
+        let limit = &policy.limits[0];
+        let on = limit.refund_on;
+        (
+            on.rpc_error,
+            on.http_5xx,
+            on.tool_error,
+            limit.refund_max,
+            limit.on_unreachable,
+        )
+    };
+    let native = |more: &str| {
+        format!(
+            r#"{{"version":"1","default":"deny","tools":{{"t":{{"limits":[{{"counter":"c","window":"hour","max":9{more}}}]}}}}}}"#
+        )
+    };
+    let intercept = |state: &str| {
+        format!(
+            "version: '1'\ntools: {{t: {{rules: [{{name: n, conditions: [{{path: state.t.c, op: lte, value: 9}}], state: {{counter: c, window: hour{state}}}}}]}}}}"
+        )
+    };
+    let deny = OnUnreachable::Deny;
+    for (document, wanted) in [
+        (native(""), (false, false, false, 9, deny)),
+        (
+            native(
+                r#","refund_on":["http_5xx","tool_error"],"refund_max":2,"on_unreachable":"allow""#,
+            ),
+            (false, true, true, 2, OnUnreachable::Allow),
+        ),
+        (
+            native(r#","refund_on":["rpc_error"],"increment":0.5"#),
+            (true, false, false, 9_000_000, deny),
+        ),
+        (intercept(""), (true, false, false, 9, deny)),
+        (intercept(", increment: 2"), (true, false, false, 9, deny)),
+        (
+            intercept(", increment_from: args.x"),
+            (false, false, false, 9_000_000, deny),
+        ),
+        (
+            "version: '1'\ntools: {t: {rules: [{name: n, rate_limit: 9/hour}]}}".to_owned(),
+            (true, false, false, 9, deny),
+        ),
+        (
+            "tools: {t: {rules: [{rate_limit: {max: 9, window: 60}}]}}".to_owned(),
+            (false, false, false, 9, deny),
+        ),
+    ] {
+        assert_eq!(refunds(&document), wanted, "{document}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ const KEYS_MAX_MAX: u32 = 1_000_000;
 /// A limit: `counter`, `window` and `max`, or `max_in_flight` alone.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["counter", "window", "max"]}, {"required": ["max_in_flight"]}]))]
 pub(in crate::policy) struct LimitIn {
     /// The counter's name: with its tool, window and scope it is the counter's identity. Required.
     pub(super) counter: Option<Spanned<String>>,
