@@ -692,3 +692,54 @@ fn the_full_example_has_every_key_and_commented_ones_fit() {
     }
     assert!(absent.is_empty(), "not in config/full.yaml: {absent:?}");
 }
+
+#[test]
+fn problems_inside_policies_are_told_with_their_places() {
+    all_told(&[
+        (
+            "policies:\n  p:\n    inline: {version: '2', default: maybe, tols: {}}\n",
+            &[
+                "3:23 ",
+                "3:37 `maybe` is none of allow, deny",
+                "3:44 unknown key `tols`; did you mean `tools`?",
+            ],
+        ),
+        // A policy that no grant uses is compiled all the same.
+        (
+            "policies:\n  p:\n    inline:\n      version: '1'\n      default: allow\n      tools:\n        a: {limits: [\n          \
+             {counter: x, window: minute, max: 1},\n          {counter: x, window: minute, max: 2}]}\n",
+            &["9:11 "],
+        ),
+    ]);
+    let problems = load("policies: {p: {inline: {version: '1', default: maybe}}}\n").unwrap_err();
+    let pointers: Vec<_> = problems
+        .iter()
+        .filter(|p| p.is_error())
+        .map(|p| p.problem.pointer.as_str())
+        .collect();
+    assert_eq!(pointers, ["/policies/p/inline/default"]);
+    let remarks = load("policies: {open: {file: open.yaml}}\n")
+        .unwrap()
+        .remarks;
+    assert!(
+        remarks
+            .iter()
+            .any(|r| r.problem.message.contains("no grant uses")),
+        "{remarks:#?}"
+    );
+}
+
+#[test]
+fn more_problems_than_anybody_reads_are_counted() {
+    let grants: String = (0..500)
+        .map(|i| format!("- {{id: g{i}, token_sha256: x, servers: {{}}}}\n"))
+        .collect();
+    let problems = load(&format!("grants:\n{grants}")).unwrap_err();
+    assert_eq!(problems.len(), 201);
+    assert!(problems.iter().all(FileProblem::is_error));
+    assert!(
+        problems[200].problem.message.starts_with("and 80"),
+        "{:?}",
+        problems[200]
+    );
+}

@@ -29,7 +29,8 @@ pub struct Config {
     /// Who may use which server under which policy. Default: none.
     #[serde(deserialize_with = "or_default")]
     pub grants: Vec<Grant>,
-    /// Files that hold further grants, each a list as under `grants`. Default: none.
+    /// Files that hold further grants, each a list as under `grants` of at most 4 MiB (about 25,000 grants). Default:
+    /// none.
     #[serde(deserialize_with = "or_default")]
     pub grants_files: Vec<Spanned<String>>,
     /// Host names, without port, that the gateway answers to beyond loopback names and its listeners' addresses.

@@ -27,6 +27,8 @@ const DOCUMENT_BYTES: u64 = doc::BYTES_MAX as u64;
 const PEM_BYTES: u64 = 1 << 20;
 /// Longest secret, bytes.
 const SECRET_BYTES: u64 = 64 << 10;
+/// Most problems told at once.
+const PROBLEMS_MAX: usize = 200;
 /// Longest name of a server, policy or grant.
 const NAME_MAX: usize = 64;
 
@@ -180,17 +182,40 @@ impl Resolver<'_> {
         done
     }
 
-    /// Sorts what was found; with an error among it, that is the answer.
+    /// Sorts what was found, and leaves out what nobody reads to the end; with an error among it, that is the answer.
     fn settle(&mut self) -> Result<(), Vec<FileProblem>> {
         let own = self.file.clone();
-        self.problems.sort_by(|a, b| {
-            let key = |p: &FileProblem| (p.file != own, p.file.clone(), p.problem.at);
-            key(a).cmp(&key(b))
-        });
-        self.problems.dedup();
-        match self.problems.iter().any(FileProblem::is_error) {
-            true => Err(std::mem::take(&mut self.problems)),
-            false => Ok(()),
+        let mut problems = std::mem::take(&mut self.problems);
+        let place = |p: &FileProblem| (p.file != own, p.file.clone(), p.problem.at);
+        problems.sort_by_cached_key(place);
+        problems.dedup();
+        let fine = !problems.iter().any(FileProblem::is_error);
+        let beyond = problems.len().saturating_sub(PROBLEMS_MAX);
+        if beyond > 0 {
+            problems.sort_by_key(|p| !p.is_error());
+            problems.truncate(PROBLEMS_MAX);
+            problems.sort_by_cached_key(place);
+            let severity = if fine {
+                Severity::Note
+            } else {
+                Severity::Error
+            };
+            problems.push(FileProblem {
+                file: own,
+                problem: Problem {
+                    severity,
+                    at: Pos { line: 1, column: 1 },
+                    pointer: String::new(),
+                    message: format!("and {beyond} more"),
+                },
+            });
+        }
+        match fine {
+            true => {
+                self.problems = problems;
+                Ok(())
+            }
+            false => Err(problems),
         }
     }
 
