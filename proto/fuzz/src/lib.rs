@@ -157,8 +157,10 @@ mod tests {
         target(&mutated(&bytes, changes));
     }
 
+    type Target = (&'static str, fn(&[u8]));
+
     /// Every target by its name.
-    const TARGETS: &[(&str, fn(&[u8]))] = &[
+    const TARGETS: &[Target] = &[
         ("catalogue", catalogue),
         ("intercept", intercept),
         ("jsonrpc", jsonrpc),
