@@ -169,7 +169,7 @@ impl Gate {
     pub fn metrics(&self) -> String {
         let reply = send(
             self.address,
-            &format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.address),
+            format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.address),
         );
         assert_eq!(reply.status, 200, "{}", reply.text());
         reply.text()
