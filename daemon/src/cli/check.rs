@@ -136,7 +136,12 @@ fn told_from_keys(node: &Node) -> Document {
         keys.filter(|entry| suggest(&entry.key, known.iter().copied()).is_some())
             .count()
     };
-    match near(SECTIONS) >= near(POLICY) {
+    // The catalogue's older pages print tools without the `tools:` around them.
+    let fragment = node
+        .entries()
+        .iter()
+        .any(|entry| entry.value.child("rules").is_some());
+    match near(SECTIONS) >= near(POLICY) && !(fragment && near(SECTIONS) == 0) {
         true => Document::Config,
         false => Document::Policy,
     }
@@ -249,6 +254,8 @@ mod tests {
             ("version: '1'\ndefault: deny", Document::Policy),
             ("tools: {}", Document::Policy),
             ("tolls: {}", Document::Policy),
+            ("flux: {rules: [{action: deny}]}", Document::Policy),
+            ("servers: {rules: {command: cat}}", Document::Config),
             ("- id: a", Document::Grants),
         ] {
             let node = doc::parse(text).unwrap();
