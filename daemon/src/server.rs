@@ -429,8 +429,19 @@ impl Reloader {
     /// Every certificate is read before any is replaced.
     fn tls(&self, settings: &Settings) -> anyhow::Result<Vec<(Tls, Arc<rustls::ServerConfig>)>> {
         let mut fresh = Vec::new();
-        for (serves, listener) in self.serves.iter().zip(&settings.listeners) {
-            if let (Some(held), Some(files)) = (&serves.tls, &listener.tls) {
+        let started = self.settings.listeners.iter().enumerate();
+        for ((index, ours), serves) in started.zip(&self.serves) {
+            // Listeners may have changed places in the file: a socket keeps to the entry with its address.
+            let here = settings.listeners.get(index);
+            let here = here.filter(|listener| listener.address == ours.address);
+            let listener = here.or_else(|| {
+                let mut all = settings.listeners.iter();
+                all.find(|listener| listener.address == ours.address)
+            });
+            if let (Some(held), Some(files)) = (
+                &serves.tls,
+                listener.and_then(|listener| listener.tls.as_ref()),
+            ) {
                 fresh.push((
                     held.clone(),
                     tls::server_config(files, &[b"h2", b"http/1.1"])?,

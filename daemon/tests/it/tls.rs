@@ -8,7 +8,7 @@ use rustls::{
 };
 use serde_json::json;
 use std::{
-    io::{BufReader, Write},
+    io::{BufReader, Read, Write},
     net::TcpStream,
     path::Path,
     sync::Arc,
@@ -42,6 +42,15 @@ fn connect(
     trusted: &Authority,
     client: Option<&Authority>,
 ) -> Option<BufReader<StreamOwned<ClientConnection, TcpStream>>> {
+    connect_with(gate, trusted, client, &[])
+}
+
+fn connect_with(
+    gate: &Gate,
+    trusted: &Authority,
+    client: Option<&Authority>,
+    alpn: &[&[u8]],
+) -> Option<BufReader<StreamOwned<ClientConnection, TcpStream>>> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from(trusted.der().to_vec()))
@@ -51,7 +60,7 @@ fn connect(
         .with_safe_default_protocol_versions()
         .unwrap();
     let builder = builder.with_root_certificates(roots);
-    let config = match client {
+    let mut config = match client {
         None => builder.with_no_client_auth(),
         Some(authority) => {
             let (certificate, key) = issue(authority);
@@ -61,6 +70,7 @@ fn connect(
                 .unwrap()
         }
     };
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let name = ServerName::try_from("localhost").unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut stream = open(gate.address);
@@ -185,4 +195,88 @@ fn a_tls_upstream_is_trusted_by_its_ca_file_alone() {
         assert!(!outer.log().contains(&token.text));
     }
     assert_eq!(recording.recorder().count("echo"), 1);
+}
+
+/// An HTTP/2 frame (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A request on stream 1 of a connection whose client lets no byte of any body through.
+fn without_window(headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in headers {
+        // A literal without indexing, its name spelled out (RFC 7541 §6.2.2).
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127);
+            block.push(text.len() as u8);
+            block.extend(text.as_bytes());
+        }
+    }
+    let initial_window = [0, 4, 0, 0, 0, 0];
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &initial_window),
+        frame(1, 4, 1, &block),
+        frame(0, 1, 1, body),
+    ]
+    .concat()
+}
+
+#[test]
+fn an_http2_client_that_takes_no_byte_of_its_replies_holds_nothing_past_the_deadlines() {
+    let (upstream, token, dir) = (upstream(), new_token(), tempfile::tempdir().unwrap());
+    let authority = authority("server");
+    write(dir.path(), &authority);
+    let bounds = "bounds: { upstream_timeout: 1s, idle_timeout: 1s }\n";
+    let gate = Gate::start(&format!(
+        "{}{bounds}",
+        config(&upstream.url(), dir.path(), &token, "")
+    ));
+    let send = |headers: &[(&str, &str)], body: &[u8]| {
+        let mut stream = connect_with(&gate, &authority, None, &[b"h2"]).unwrap();
+        stream
+            .get_mut()
+            .write_all(&without_window(headers, body))
+            .unwrap();
+        stream
+    };
+    let bearer = format!("Bearer {}", token.text);
+    let head = |method: &'static str, path: &'static str| {
+        vec![
+            (":method", method),
+            (":scheme", "https"),
+            (":authority", "localhost"),
+            (":path", path),
+        ]
+    };
+    for tool in ["echo", "progress"] {
+        let mut call = head("POST", "/mcp/s");
+        call.extend([
+            ("authorization", bearer.as_str()),
+            ("accept", "application/json, text/event-stream"),
+            ("content-type", "application/json"),
+            ("mcp-protocol-version", "2026-07-28"),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", tool),
+        ]);
+        let body = Client::modern_body("tools/call", json!({ "name": tool, "arguments": {} }));
+        let mut stream = send(&call, body.to_string().as_bytes());
+        let line = gate.audit(1, |line| line["tool"] == tool).pop().unwrap();
+        assert_eq!(line["status"], 200, "{line}");
+        drop(stream.get_mut().sock.shutdown(std::net::Shutdown::Both));
+    }
+    let mut stream = send(&head("GET", "/healthz"), b"");
+    let (mut rest, began) = (Vec::new(), std::time::Instant::now());
+    let _ = stream.read_to_end(&mut rest);
+    assert!(began.elapsed() < PATIENCE / 2, "the connection stands");
+    assert!(
+        !rest.windows(3).any(|part| part == b"ok\n"),
+        "the window was not respected"
+    );
 }
