@@ -52,13 +52,18 @@ impl Gate {
     }
 
     pub fn start_in(dir: TempDir, config: &str) -> Self {
+        Self::start_with(dir, config, Stdio::null())
+    }
+
+    /// As [`Gate::start_in`], with a standard output.
+    pub fn start_with(dir: TempDir, config: &str, stdout: Stdio) -> Self {
         let path = dir.path().join("tollgate.yaml");
         std::fs::write(&path, complete(dir.path(), config)).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(["serve", "--config"])
             .arg(&path)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -7,13 +7,17 @@
 
 mod bounds;
 mod calls;
+mod commands;
 mod demo;
+mod edges;
 mod grants;
 mod harness;
 mod hostile;
 mod hostile_lists;
 mod lists;
+mod operate;
 mod peers;
+mod reach;
 mod real_peers;
 mod records;
 mod reload;
@@ -22,4 +26,6 @@ mod sessions;
 mod shutdown;
 mod smuggling;
 mod snippets;
+mod soak;
+mod timeouts;
 mod tls;

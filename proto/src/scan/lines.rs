@@ -12,7 +12,17 @@ pub struct Splitter {
 
 /// A line was longer than the bound: it was dropped, the lines around it were handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong;
+pub struct TooLong {
+    /// It began like a JSON object, not like the noise that some servers print.
+    pub object: bool,
+}
+
+impl TooLong {
+    fn of(first: Option<&u8>) -> Self {
+        let object = first == Some(&b'{');
+        Self { object }
+    }
+}
 
 impl Splitter {
     /// A splitter for lines of at most this many bytes, the line end not counted.
@@ -44,7 +54,7 @@ impl Splitter {
             };
             let whole = whole.strip_suffix(b"\r").unwrap_or(whole);
             if whole.len() > self.line_bytes_max {
-                outcome = Err(TooLong);
+                outcome = Err(TooLong::of(whole.first()));
             } else if !whole.is_empty() {
                 each(whole);
             }
@@ -53,9 +63,9 @@ impl Splitter {
         // One byte more than the bound may be held: it may be the CR of the line end.
         if !self.dropping {
             if self.held.len() + rest.len() > self.line_bytes_max + 1 {
+                outcome = Err(TooLong::of(self.held.first().or(rest.first())));
                 self.held = Vec::new();
                 self.dropping = true;
-                outcome = Err(TooLong);
             } else {
                 self.held.extend_from_slice(rest);
             }

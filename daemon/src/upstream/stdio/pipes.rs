@@ -201,8 +201,13 @@ pub async fn read(
                 }
             }
         }
-        if split.is_err() {
-            skip("longer than `reply_bytes`", b"");
+        if let Err(line) = split {
+            let reason = "longer than `reply_bytes`";
+            // Its id went with it.
+            if line.object {
+                router.refuse_only(reason);
+            }
+            skip(reason, b"");
         }
     }
 }

@@ -354,6 +354,18 @@ impl Router {
         }
     }
 
+    /// Ends the request that a dropped line may have answered, where there is but one; several wait for their deadlines.
+    pub fn refuse_only(&self, reason: &str) {
+        let only = {
+            let state = lock(&self.state);
+            let mut ids = state.posts.keys();
+            ids.next().cloned().filter(|_| ids.next().is_none())
+        };
+        if let Some(id) = only {
+            self.refuse(&id, reason);
+        }
+    }
+
     /// The client has cancelled: a reply may still come until `until`, then the request ends without one.
     pub fn cancelled(&self, id: &Key, until: Instant) {
         let mut state = lock(&self.state);

@@ -213,6 +213,23 @@ def handle(m):
 }
 
 #[tokio::test]
+async fn a_reply_over_the_bound_fails_the_only_request_that_it_can_be_for() {
+    let script = r#"
+def handle(m):
+    raw('{"result":{"x":"' + "x" * (2000000 if m["method"] == "big" else 2) + '"},"jsonrpc":"2.0","id":%d}\n' % m["id"])"#;
+    let pool = pool();
+    let bounds = Bounds {
+        reply_bytes: 1 << 20,
+        ..Bounds::default()
+    };
+    let process = pool.start(&name(), &target(script), &bounds).await.unwrap();
+    let error = within(10, call(&process, 1, "big")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Protocol);
+    assert_eq!(skipped(&pool), 1);
+    assert!(within(10, call(&process, 2, "echo")).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_request_that_hangs_times_out_and_the_child_is_told() {
     let script = r#"
 def handle(m):
