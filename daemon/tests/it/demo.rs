@@ -10,7 +10,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 struct Demo {
@@ -67,6 +67,16 @@ impl Demo {
         line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
+    fn interrupt(&mut self) {
+        // Not after the end was seen: the number may be another's by then.
+        if let (Ok(None), Some(pid)) = (
+            self.child.try_wait(),
+            rustix::process::Pid::from_raw(self.child.id() as i32),
+        ) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        }
+    }
+
     fn client(&self, endpoint: &str, grant: &str) -> Client {
         let at = self
             .text
@@ -86,7 +96,13 @@ impl Demo {
 }
 
 impl Drop for Demo {
+    /// As Ctrl-C does, so that its files go too.
     fn drop(&mut self) {
+        self.interrupt();
+        let until = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -233,8 +249,7 @@ fn ctrl_c_ends_the_demo_and_removes_its_files() {
         .unwrap();
     let dir = Path::new(audit).parent().unwrap().to_owned();
     eventually("the admin socket", || dir.join("admin.sock").exists());
-    let pid = rustix::process::Pid::from_raw(demo.child.id() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    demo.interrupt();
     let mut status = None;
     eventually("the demo ends", || {
         status = demo.child.try_wait().unwrap();
