@@ -413,7 +413,8 @@ pub struct Call<'a> {
 pub trait Usage {
     /// Units used in the counter's present window, leased counted as used; 0 when unknown.
     fn used(&self, limit: &Limit, key: CounterKey, unix_ms: u64) -> u64;
-    /// If a charge of this amount is known to be refused now: the retry hint in milliseconds (`None` inside = never).
+    /// If a charge of this amount is known to be refused now: the retry hint in milliseconds (`None` inside = never). Of a
+    /// limit that only counts: if it would be, did it refuse.
     fn refused(
         &self,
         limit: &Limit,

@@ -226,23 +226,14 @@ impl Policy {
         if amount > limit.max {
             return Err(self.limit_denial(limit, remaining(), None));
         }
-        let hint = match (self.shadow, limit.kind) {
-            // Shadow counters never refuse: whether they would have is a question of what they counted.
-            (true, _) if amount <= remaining() => return Ok(()),
-            (true, Kind::Rate(window)) => Some(
-                window
-                    .bounds_ms(window.id(unix_ms))
-                    .1
-                    .saturating_sub(unix_ms),
-            ),
-            (true, Kind::InFlight) => None,
-            (false, _) if !self.limits_in_place => return Ok(()),
-            (false, _) => match usage.refused(limit, key, amount, unix_ms) {
-                Some(hint) => hint,
-                None => return Ok(()),
-            },
-        };
-        Err(self.limit_denial(limit, remaining(), hint))
+        // In shadow mode nothing is refused when it is taken: what would have been is asked for here.
+        if !self.limits_in_place && !self.shadow {
+            return Ok(());
+        }
+        match usage.refused(limit, key, amount, unix_ms) {
+            Some(hint) => Err(self.limit_denial(limit, remaining(), hint)),
+            None => Ok(()),
+        }
     }
 }
 

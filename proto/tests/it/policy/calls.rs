@@ -57,7 +57,7 @@ impl Usage for Fake {
         unix_ms: u64,
     ) -> Option<Option<u64>> {
         let left = limit.max.saturating_sub(self.used(limit, key, unix_ms));
-        let known = !self.ignorant && !limit.counts_only && amount > left;
+        let known = !self.ignorant && amount > left;
         known.then(|| (limit.kind != Kind::InFlight).then(|| window(limit, unix_ms).1))
     }
 }

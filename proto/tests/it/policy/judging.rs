@@ -11,7 +11,7 @@ use proto::{
         compile::{Call, Site},
     },
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 fn on(document: &str, site: Site<'_>) -> Policy {
     let loaded = policy::load(document).expect("a policy");
@@ -386,7 +386,9 @@ fn denial_detail_is_the_gateways_to_hide() {
 }
 
 /// A policy that reaches every operator and every kind of limit.
-const EVERYTHING: &str = r#"
+static EVERYTHING: LazyLock<Policy> = LazyLock::new(|| {
+    compile(
+        r#"
 version: "1"
 default: allow
 tools:
@@ -401,18 +403,20 @@ tools:
     limits:
     - {counter: c, window: month, max: 5, increment_from: args.a, scope: session}
     - {counter: d, window: week, max: 5, key: args.b}
-"#;
+"#,
+    )
+});
 
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), tool in "t|.*") {
-        let policy = compile(EVERYTHING);
+        let policy = &*EVERYTHING;
         let call = Call { arguments: Some(&bytes), tool: &tool, ..CALL };
         let _ = policy.evaluate(&call, &Fake::default());
     }
     #[test]
     fn nothing_that_looks_like_json_panics(text in "(\\{|\\}|\\[|\\]|\"|:|,|\\\\|\\\\u00e9|\\\\ud800|[a-g]|-|1e9|0|true|null| ){0,60}") {
-        let policy = compile(EVERYTHING);
+        let policy = &*EVERYTHING;
         let call = Call { arguments: Some(text.as_bytes()), ..CALL };
         let _ = policy.evaluate(&call, &Fake::default());
     }
