@@ -191,7 +191,11 @@ fn loose_equality(policy: &Policy, told: &mut Told) {
 fn shared_counters(policy: &Policy, told: &mut Told) {
     let shared =
         |step: &Step| matches!(&step.what, What::Limit(limit) if limit.scope == Scope::Server);
-    if let Some((_, step)) = policy.steps().find(|(_, step)| shared(step)) {
+    let counters = policy
+        .steps()
+        .map(|(_, step)| step)
+        .filter(|step| shared(step));
+    if let Some(step) = counters.min_by_key(|step| step.place.at) {
         told.note(
             step.place.at,
             step.place.pointer.as_str(),
