@@ -190,7 +190,7 @@ fn check_tells_every_problem_with_its_place_and_what_a_policy_says_of_a_call() {
     };
     assert!(call(r#"{"amount":6}"#).contains("too much"));
     assert!(
-        call(r#"{"amount":5}"#).contains("allow"),
+        call(r#"{"amount":5}"#).contains("admitted"),
         "{}",
         call(r#"{"amount":5}"#)
     );
