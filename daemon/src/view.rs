@@ -81,6 +81,18 @@ pub enum Transport {
     Stdio(StdioTarget),
 }
 
+impl Transport {
+    /// Whether a session that began with `self` still speaks to the same peer after a reload: the same URL, the same
+    /// command. Another timeout or another upstream token ends no session.
+    pub fn same_peer(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Http(ours), Self::Http(theirs)) => ours.url == theirs.url,
+            (Self::Stdio(ours), Self::Stdio(theirs)) => ours == theirs,
+            _ => false,
+        }
+    }
+}
+
 /// A streamable HTTP endpoint.
 #[derive(Debug, PartialEq)]
 pub struct HttpTarget {

@@ -152,6 +152,7 @@ pub async fn decide(
     // It may: put together what goes upstream.
     let (session, opening) = if opens {
         let session = open_session(gate, caller, &view, id, now)?;
+        let _ = session.began_with.set(binding.server.clone());
         recorder.session(&session);
         (
             Some(session.clone()),

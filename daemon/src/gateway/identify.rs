@@ -111,6 +111,10 @@ fn wrong_token(
         let status = StatusCode::TOO_MANY_REQUESTS;
         return Answer::overloaded(status, None, "failed_tokens", seconds, message).closing();
     }
+    if code == "token_repeated" {
+        let message = "The header authorization must come once";
+        return Answer::refuse(StatusCode::BAD_REQUEST, None, -32600, code, message).closing();
+    }
     if code != "token_missing" {
         failed.count(source, now);
     }

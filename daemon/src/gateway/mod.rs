@@ -116,7 +116,11 @@ impl Gate {
             .flat_map(|grant| grant.servers.keys().map(|server| (&*grant.id, &**server)))
             .collect();
         self.sessions.sweep(&view.bounds, now, |session| {
-            alive.contains(&(&*session.grant, &*session.server))
+            let server = view.servers.get(&session.server);
+            let same = session.began_with.get().is_none_or(|began| {
+                server.is_some_and(|server| began.transport.same_peer(&server.transport))
+            });
+            same && alive.contains(&(&*session.grant, &*session.server))
         });
         self.inflight.sweep();
         self.metrics.set_sessions(self.sessions.count_open());

@@ -1,6 +1,6 @@
 //! Legacy sessions: bound to a grant and a server, bounded, ended by idleness, age, DELETE or a view without them.
 
-use crate::{bounds::Bounds, clock, upstream::stdio::Process};
+use crate::{bounds::Bounds, clock, upstream::stdio::Process, view::Server};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use dashmap::{DashMap, mapref::entry::Entry};
 use http::HeaderValue;
@@ -25,6 +25,8 @@ pub struct Session {
     pub grant: GrantId,
     /// Which server it is with.
     pub server: ServerName,
+    /// That server as it was when the session began.
+    pub began_with: OnceLock<Arc<Server>>,
     /// The negotiated protocol version.
     pub version: OnceLock<Box<str>>,
     /// The upstream's own session id, where it gave one.
@@ -110,6 +112,7 @@ impl Sessions {
             id: id.clone(),
             grant: grant.clone(),
             server: server.clone(),
+            began_with: OnceLock::new(),
             version: OnceLock::new(),
             upstream_id: OnceLock::new(),
             process: OnceLock::new(),

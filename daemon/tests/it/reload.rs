@@ -170,3 +170,27 @@ fn a_stream_hears_of_a_changed_list_and_is_judged_by_the_new_view() {
     assert!(hears(&mut modern).contains(r#""io.modelcontextprotocol/subscriptionId":1"#));
     assert_eq!(client.legacy_call("img2img", json!({})).denial(), None);
 }
+
+#[test]
+fn a_server_that_moved_ends_the_sessions_with_its_former_place_and_another_timeout_does_not() {
+    let (old, new, token) = (upstream(), upstream(), new_token());
+    let policies = inline("p", &policy(10_000, &[]));
+    let text = |url: &str| config(url, &token, &policies);
+    let gate = Gate::start(&text(&old.url()));
+    let mut client = gate.client("s", &token);
+    client.initialize("2025-11-25");
+    let slower = text(&old.url()).replace("\" }", "\", timeout: 77s }");
+    assert_ne!(slower, text(&old.url()));
+    gate.rewrite(&slower);
+    eventually("the timeout is in force", || {
+        gate.metrics().contains("tollgate_view_revision 2")
+    });
+    assert_eq!(client.legacy_call("echo", json!({})).status, 200);
+    gate.rewrite(&text(&new.url()));
+    eventually("the session is over", || {
+        client.legacy_call("echo", json!({})).status == 404
+    });
+    assert_eq!(client.initialize("2025-11-25").status, 200);
+    assert_eq!(client.legacy_call("echo", json!({})).status, 200);
+    assert_eq!(new.recorder().count("echo"), 1);
+}

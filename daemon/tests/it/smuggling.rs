@@ -218,6 +218,11 @@ fn rows() -> Vec<Row> {
                 ("MCP-Protocol-Version", "2025-03-26"),
             ],
         ),
+        typed(
+            "repeated Authorization",
+            400,
+            &[("Authorization", "Bearer tg_x")],
+        ),
         typed("lying Mcp-Name", 400, &[("Mcp-Name", "echo")]),
         typed("lying Mcp-Method", 400, &[("Mcp-Method", "ping")]),
         typed(
