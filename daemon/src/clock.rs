@@ -26,3 +26,8 @@ pub fn random<const N: usize>() -> [u8; N] {
 pub fn request_id() -> RequestId {
     RequestId(u128::from_le_bytes(random()))
 }
+
+/// Nanoseconds since a reading.
+pub fn since(began: Now) -> u64 {
+    now().boot_ns.saturating_sub(began.boot_ns)
+}

@@ -4,8 +4,8 @@ use super::{
     Asked, Core, Gate,
     body::{Cut, Out},
     decide::Message,
+    decide_and_forward,
     error::Answer,
-    one,
     record::Recorder,
 };
 use crate::clock;
@@ -89,7 +89,7 @@ pub async fn run(
                 bytes: piece.clone(),
                 batch_index: Some(index as u32),
             };
-            let reply = Box::pin(one(&core, &asked, message, recorder)).await;
+            let reply = Box::pin(decide_and_forward(&core, &asked, message, recorder)).await;
             if envelope.kind == Kind::Request {
                 pass(reply, envelope.id, asked.view.bounds.reply_bytes, &sender).await;
             }

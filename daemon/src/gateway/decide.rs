@@ -12,6 +12,8 @@ use super::{
     session::{self, Opening, Session},
 };
 use crate::{
+    clock,
+    metrics::Stage,
     upstream::{Expects, Request},
     view::{Server, Transport, View},
 };
@@ -50,8 +52,32 @@ pub struct Message<'a> {
     pub batch_index: Option<u32>,
 }
 
+impl<'a> Message<'a> {
+    /// A message that is a whole body.
+    pub fn alone(envelope: &'a Envelope<'a>, bytes: Bytes) -> Self {
+        Self {
+            envelope,
+            bytes,
+            batch_index: None,
+        }
+    }
+}
+
 /// Judges one message. On `Ok` its charges are taken and ride in the recorder.
 pub async fn decide(
+    gate: &Arc<Gate>,
+    asked: &Asked,
+    message: Message<'_>,
+    recorder: &mut Recorder,
+) -> Result<Admitted, Answer> {
+    let began = clock::now();
+    recorder.message(message.envelope, message.batch_index);
+    let decided = judge(gate, asked, message, recorder).await;
+    gate.metrics.stage(Stage::Decide, clock::since(began));
+    decided
+}
+
+async fn judge(
     gate: &Arc<Gate>,
     asked: &Asked,
     message: Message<'_>,
@@ -194,6 +220,7 @@ pub fn decide_stream(
     verb: Method,
     recorder: &mut Recorder,
 ) -> Result<Admitted, Answer> {
+    super::scan::check_headers(&asked.headers)?;
     let Asked {
         caller,
         headers,

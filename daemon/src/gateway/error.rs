@@ -80,6 +80,18 @@ impl Answer {
         )
     }
 
+    /// A verb that the endpoint does not know.
+    pub fn unknown_verb() -> Self {
+        let message = "This endpoint knows POST, GET and DELETE";
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let refused = Self::refuse(status, None, RPC_GATEWAY, "method", message);
+        Self {
+            allow: Some("POST, GET, DELETE"),
+            ..refused
+        }
+        .closing()
+    }
+
     /// A failure that is not the client's.
     pub fn fail(
         status: StatusCode,

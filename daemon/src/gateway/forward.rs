@@ -1,12 +1,14 @@
 //! Stage 4: an [`Admitted`] goes to its upstream; nothing else can.
 
-use super::{Core, decide::Admitted, error::Answer, record::Recorder, relay::Ride};
+use super::{Core, Out, decide::Admitted, error::Answer, record::Recorder, relay::Ride};
 use crate::{
+    clock,
+    metrics::Stage,
     upstream::{Error, ErrorKind, Response},
     view::Transport,
 };
-use http::Method;
-use proto::limit::Outcome;
+use http::{Method, Response as HttpResponse, StatusCode};
+use proto::{limit::Outcome, mcp::Era};
 
 /// Forwards, and says what came back and what rides with it.
 pub async fn forward(
@@ -14,6 +16,7 @@ pub async fn forward(
     admitted: Admitted,
     mut recorder: Recorder,
 ) -> Result<(Response, Ride), (Answer, Recorder)> {
+    let began = clock::now();
     let Admitted {
         request,
         server,
@@ -70,7 +73,9 @@ pub async fn forward(
             process.post(request).await
         }
     };
-    match sent.await {
+    let sent = sent.await;
+    core.gate.metrics.stage(Stage::Forward, clock::since(began));
+    match sent {
         Ok(reply) => Ok((
             reply,
             Ride {
@@ -98,4 +103,34 @@ pub async fn forward(
             Err((Answer::upstream(&error, id.as_deref()), recorder))
         }
     }
+}
+
+/// DELETE: the session ends here whatever its upstream says of it.
+pub async fn end_session(
+    core: &Core,
+    admitted: Admitted,
+    mut recorder: Recorder,
+) -> HttpResponse<Out> {
+    let session = admitted.session.clone();
+    let tell = session
+        .as_ref()
+        .is_some_and(|session| session.upstream_id.get().is_some());
+    if let Some(session) = session {
+        core.gate.sessions.end(&session);
+    }
+    if tell {
+        match forward(core, admitted, recorder).await {
+            Ok((reply, ride)) => {
+                recorder = ride.recorder;
+                recorder.status(204, reply.status().as_u16());
+            }
+            Err((_, returned)) => recorder = returned,
+        }
+    }
+    let upstream = recorder.upstream_status();
+    let answer = Answer::empty(StatusCode::NO_CONTENT, "session_ended");
+    recorder.answered(&answer);
+    recorder.status(204, upstream);
+    recorder.era(Era::Legacy);
+    answer.into_response()
 }

@@ -1,8 +1,10 @@
 //! Stage 1: who calls? Refuses before a byte of the body is read.
 
-use super::error::Answer;
+use super::{Asked, Ends, Gate, error::Answer};
 use crate::{
     bounds::Bounds,
+    clock,
+    metrics::Stage,
     view::{Grant, View},
 };
 use dashmap::DashMap;
@@ -64,8 +66,26 @@ impl FailedTokens {
     }
 }
 
-/// Identifies the caller of `/mcp/<server>`.
-pub fn identify(
+/// Identifies who sent this head, before a byte of its body is read.
+pub fn identify(gate: &Gate, ends: Ends, server: &str, parts: &Parts) -> Result<Asked, Answer> {
+    let now = clock::now();
+    let view = gate.views.load().ok_or_else(super::decide::no_view)?;
+    check_head(&view.bounds, parts)?;
+    check_origin(&view, parts, ends.local)?;
+    let caller = caller(&view, server, parts, ends.peer, &gate.failed, now)?;
+    gate.metrics.stage(Stage::Identify, clock::since(now));
+    let headers = parts.headers.clone();
+    Ok(Asked {
+        caller,
+        headers,
+        ends,
+        view,
+        now,
+    })
+}
+
+/// The caller of `/mcp/<server>`.
+fn caller(
     view: &View,
     server: &str,
     parts: &Parts,
@@ -258,7 +278,7 @@ pub fn single<'h>(
 }
 
 /// Bounds on heads that hyper leaves to us: field count and size over HTTP/2 as well.
-pub fn check_head(bounds: &Bounds, parts: &Parts) -> Result<(), Answer> {
+fn check_head(bounds: &Bounds, parts: &Parts) -> Result<(), Answer> {
     let bytes: usize = parts
         .headers
         .iter()

@@ -1,12 +1,13 @@
 //! Stage 7: one audit line and one count for every request that was identified, written when its last part is dropped.
 
-use super::{error::Answer, identify::Caller, session::Session};
+use super::{Ends, Gate, Out, error::Answer, identify::Caller, session::Session};
 use crate::{
     audit::Slot,
     clock,
     limiter::{Charged, Tickets},
     metrics::{Metrics, ServerMetrics, Stage},
 };
+use http::{Response, request::Parts};
 use proto::{
     audit::{LimitLine, Record, bounded_keys, bounded_tool},
     id::RequestId,
@@ -148,6 +149,11 @@ impl Recorder {
             self.server.upstream_error(answer.code);
         }
     }
+    /// Ends the request with the gateway's own answer.
+    pub fn answer(mut self, answer: Answer) -> Response<Out> {
+        self.answered(&answer);
+        answer.into_response()
+    }
     /// Notes an upstream's failure in the middle of its reply.
     pub fn failed(&mut self, code: &'static str, end: &'static str) {
         self.server.upstream_error(code);
@@ -210,6 +216,15 @@ impl Recorder {
             )
             .collect();
     }
+}
+
+/// Records that somebody was turned away before a grant was known: this waits for nobody and delays nobody.
+pub fn turned_away(gate: &Gate, ends: Ends, parts: &Parts, answer: Answer) -> Response<Out> {
+    let (source, path) = (ends.peer.ip(), parts.uri.path());
+    gate.metrics.identify_failed(answer.code);
+    gate.audit
+        .rejected(answer.code, source, path, answer.status.as_u16());
+    answer.into_response()
 }
 
 impl Drop for Recorder {

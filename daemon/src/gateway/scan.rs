@@ -1,12 +1,15 @@
 //! Stage 2: the body, read once, bounded in size and time, and strictly.
 
-use super::{error::Answer, identify::single};
-use crate::bounds::Bounds;
+use super::{Asked, Gate, error::Answer, identify::single};
+use crate::{bounds::Bounds, clock, metrics::Stage};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use proto::mcp::Headers;
+use proto::{
+    mcp::Headers,
+    scan::{Body, From},
+};
 
 /// Headers that must not come twice (mcp.md §5).
 const ONCE: &[&str] = &[
@@ -31,7 +34,7 @@ pub fn check_headers(headers: &HeaderMap) -> Result<(), Answer> {
 }
 
 /// A POST's media types: what it sends is JSON in UTF-8, what it takes is JSON and events (M4, §5).
-pub fn check_media(headers: &HeaderMap) -> Result<(), Answer> {
+fn check_media(headers: &HeaderMap) -> Result<(), Answer> {
     let unsupported = |label, message| {
         Err(Answer::refuse(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -109,8 +112,25 @@ pub fn rule_headers(headers: &HeaderMap) -> Headers<'_> {
     }
 }
 
-/// Reads a whole body.
-pub async fn body(mut incoming: Incoming, bounds: &Bounds) -> Result<Bytes, Answer> {
+/// Checks the headers of a POST and reads its whole body.
+pub async fn body(asked: &Asked, incoming: Incoming) -> Result<Bytes, Answer> {
+    check_headers(&asked.headers)?;
+    check_media(&asked.headers)?;
+    whole(incoming, &asked.view.bounds).await
+}
+
+/// Reads a body strictly; what comes out borrows from it.
+pub fn read<'b>(gate: &Gate, asked: &Asked, body: &'b Bytes) -> Result<Body<'b>, Answer> {
+    let read = proto::scan::read(body, &asked.view.bounds.scan(), From::Client);
+    gate.metrics.stage(Stage::Scan, clock::since(asked.now));
+    read.map_err(|refusal| {
+        gate.metrics.refused(refusal.reason.label());
+        let id = refusal.id.and_then(|span| body.get(span.start..span.end));
+        Answer::unreadable(&refusal, id)
+    })
+}
+
+async fn whole(mut incoming: Incoming, bounds: &Bounds) -> Result<Bytes, Answer> {
     let too_large = || {
         let message = format!(
             "The body is over {} bytes (bounds.body_bytes)",

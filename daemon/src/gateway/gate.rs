@@ -1,0 +1,154 @@
+//! What the stages share: the gate of the whole process, what one runtime has for itself, what one request is.
+
+use super::{
+    identify::{Caller, FailedTokens},
+    inflight::InFlight,
+    record::Recorder,
+    session::Sessions,
+};
+use crate::{
+    audit::Audit,
+    bounds::Bounds,
+    clock,
+    drain::Drain,
+    limiter::Limiter,
+    metrics::Metrics,
+    upstream::{stdio, streamable_http},
+    view::{View, Views},
+};
+use http::HeaderMap;
+use proto::time::Now;
+use std::{net::SocketAddr, sync::Arc};
+
+/// What all runtimes of the gateway share.
+pub struct Gate {
+    /// The view in force.
+    pub views: Arc<Views>,
+    /// Counters of limits.
+    pub limiter: Arc<Limiter>,
+    /// The audit trail.
+    pub audit: Audit,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Legacy sessions.
+    pub sessions: Arc<Sessions>,
+    /// Child processes.
+    pub stdio: Arc<stdio::Pool>,
+    /// The phase of a shutdown.
+    pub drain: Drain,
+    /// Calls and streams in flight.
+    pub inflight: InFlight,
+    /// Wrong tokens by source.
+    pub failed: FailedTokens,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+impl Gate {
+    /// Puts the parts together.
+    pub fn new(
+        views: Arc<Views>,
+        limiter: Arc<Limiter>,
+        audit: Audit,
+        metrics: Arc<Metrics>,
+        stdio: Arc<stdio::Pool>,
+    ) -> Self {
+        let (sessions, drain) = (Arc::default(), Drain::default());
+        let (inflight, failed) = (InFlight::default(), FailedTokens::default());
+        Self {
+            views,
+            limiter,
+            audit,
+            metrics,
+            sessions,
+            stdio,
+            drain,
+            inflight,
+            failed,
+        }
+    }
+
+    /// Ends what is over: idle sessions, sessions whose grant is gone, empty counters. Called every few seconds.
+    pub fn sweep(&self, now: Now) {
+        let Some(view) = self.views.load() else {
+            return;
+        };
+        let alive: std::collections::HashSet<(&str, &str)> = view
+            .grants
+            .values()
+            .filter(|grant| !grant.revoked && grant.expires_ms.is_none_or(|at| now.unix_ms < at))
+            .flat_map(|grant| grant.servers.keys().map(|server| (&*grant.id, &**server)))
+            .collect();
+        self.sessions.sweep(&view.bounds, now, |session| {
+            let server = view.servers.get(&session.server);
+            let same = session.began_with.get().is_none_or(|began| {
+                server.is_some_and(|server| began.transport.same_peer(&server.transport))
+            });
+            same && alive.contains(&(&*session.grant, &*session.server))
+        });
+        self.inflight.sweep();
+        self.metrics.set_sessions(self.sessions.count_open());
+    }
+}
+
+/// What one runtime has for itself.
+pub struct Core {
+    /// What all share.
+    pub gate: Arc<Gate>,
+    /// This runtime's connections to HTTP upstreams.
+    pub http: streamable_http::Pool,
+}
+
+impl Core {
+    /// Bounds in force.
+    pub fn bounds(&self) -> Bounds {
+        self.gate
+            .views
+            .load()
+            .map(|view| view.bounds.clone())
+            .unwrap_or_default()
+    }
+}
+
+/// The two ends of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The client.
+    pub peer: SocketAddr,
+    /// This side.
+    pub local: SocketAddr,
+}
+
+/// What is known of a request beside its body, once its caller is identified.
+pub struct Asked {
+    /// Who asks, for which server.
+    pub caller: Caller,
+    /// The request's headers.
+    pub headers: HeaderMap,
+    /// The connection's two ends.
+    pub ends: Ends,
+    /// The view that identified the caller.
+    pub view: Arc<View>,
+    /// When it was asked.
+    pub now: Now,
+}
+
+impl Asked {
+    /// Begins a record, with its place in the audit's queue if there is one to be had in time.
+    pub async fn recorder(&self, gate: &Gate, verb: &'static str) -> Recorder {
+        let slot = gate.audit.slot(self.view.bounds.audit_wait).await.ok();
+        Recorder::new(
+            clock::request_id(),
+            &self.caller,
+            self.ends.peer.ip(),
+            verb,
+            &gate.metrics,
+            slot,
+            self.now,
+        )
+    }
+}
