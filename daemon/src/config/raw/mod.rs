@@ -163,7 +163,7 @@ pub struct Audit {
     /// Where lines go: `stdout`, `{file: …}` or `{syslog: …}`. Default: `stdout`.
     pub sink: Option<Sink>,
     /// Lines that may wait for the sink, 1 to 1,048,576; beyond, calls wait (`bounds.audit_wait`) and are then refused.
-    /// Default: 4096.
+    /// Default: 16384.
     pub queue: Option<Spanned<u64>>,
 }
 
