@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use proto::{
     mcp::{self, Era},
     policy::Code,
-    scan::{Envelope, Kind},
+    scan::{Envelope, From, Kind, Refusal, splice},
     time::Now,
 };
 use std::{sync::Arc, time::Instant};
@@ -189,9 +189,14 @@ async fn judge(
     };
     let what = What::of(envelope, era);
     let timed = !matches!(what, What::Listen { .. });
+    let body = match opens {
+        true => with_a_version_that_has_sessions(envelope, bytes, &view)
+            .map_err(|refusal| Answer::unreadable(&refusal, id))?,
+        false => bytes.clone(),
+    };
     let request = Request {
         verb: Method::POST,
-        body: bytes.clone(),
+        body,
         expects: id.map(|id| Expects {
             method: envelope.method.to_owned(),
             id: Bytes::copy_from_slice(id),
@@ -320,6 +325,23 @@ pub fn decide_stream(
 pub fn no_view() -> Answer {
     let message = "The gateway has no configuration in force yet";
     Answer::overloaded(StatusCode::SERVICE_UNAVAILABLE, None, "no_view", 1, message)
+}
+
+/// A client that names no version with sessions in `initialize` is offered the newest that has them (L4): a server that
+/// echoed what it was sent would begin a session that no version knows.
+fn with_a_version_that_has_sessions(
+    envelope: &Envelope<'_>,
+    bytes: &Bytes,
+    view: &View,
+) -> Result<Bytes, Refusal> {
+    let asked = envelope.initialize_version();
+    let known = |version: &str| mcp::VERSIONS.contains(&version) && !mcp::MODERN.contains(&version);
+    if asked.as_deref().is_none_or(known) {
+        return Ok(bytes.clone());
+    }
+    let bounds = view.bounds.scan();
+    splice::with_initialize_version(envelope, mcp::LEGACY[0], &bounds, From::Client)
+        .map(Bytes::from)
 }
 
 fn named_session(

@@ -95,7 +95,7 @@ fn a_session_without_its_id_is_400_unknown_is_404_and_anothers_is_404() {
 
 #[test]
 fn an_initialize_for_a_version_without_sessions_gets_one_with_them() {
-    both(&new_token(), |_, mut client, _| {
+    both(&new_token(), |_, mut client, http| {
         let opened = client.initialize("2026-07-28");
         assert_eq!(
             opened.message()["result"]["protocolVersion"],
@@ -104,6 +104,11 @@ fn an_initialize_for_a_version_without_sessions_gets_one_with_them() {
             opened.text()
         );
         assert_eq!(client.legacy_call("echo", json!({})).status, 200);
+        if let Some(http) = http {
+            // A server that echoes whatever it is sent must not see what it cannot keep.
+            let sent = &http.recorder().requests()[0].body;
+            assert!(sent.contains(r#""protocolVersion":"2025-11-25""#), "{sent}");
+        }
     });
 }
 

@@ -58,6 +58,21 @@ pub fn with_name(
     rewritten(message, &[edit], bounds, from)
 }
 
+/// Replaces `params.protocolVersion` of `initialize` with another version; scanned again.
+pub fn with_initialize_version(
+    message: &Envelope<'_>,
+    version: &str,
+    bounds: &Bounds,
+    from: From,
+) -> Result<Vec<u8>, Refusal> {
+    let version = serde_json::Value::from(version).to_string();
+    let edit = message
+        .param("protocolVersion")
+        .filter(|old| old.kind() == Type::String)
+        .map(|old| (old.raw(), version.as_bytes()));
+    rewritten(message, &[edit], bounds, from)
+}
+
 /// A batch of these messages in this order; scanned again.
 pub fn batch<'a>(
     messages: impl IntoIterator<Item = &'a Envelope<'a>>,

@@ -232,3 +232,16 @@ fn elements_of_a_batch_are_taken_out_whole() {
     assert_eq!(second, br#"{"jsonrpc":"2.0","id":9,"method":"ping"}"#);
     assert!(splice::batch([], &bounds, From::Client).is_err());
 }
+
+#[test]
+fn the_version_of_initialize_is_replaced_and_nothing_else() {
+    let bytes = br#"{ "jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion" : "2026-07-28","capabilities":{}} }"#;
+    let bounds = Bounds::default();
+    let Ok(Body::One(message)) = read(bytes, &bounds, From::Client) else {
+        panic!("readable")
+    };
+    let out =
+        splice::with_initialize_version(&message, "2025-11-25", &bounds, From::Client).unwrap();
+    let wanted = String::from_utf8_lossy(bytes).replace("2026-07-28", "2025-11-25");
+    assert_eq!(String::from_utf8_lossy(&out), wanted);
+}
