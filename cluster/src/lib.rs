@@ -1,4 +1,17 @@
-//! How nodes agree. Today one node is the whole cluster: its ledger lives in memory behind the same [`handle::Handle`]
-//! that a replicated one will stand behind.
+//! How nodes agree: the ledger behind every limit, the control plane, and who belongs to the cluster.
+//!
+//! ```text
+//! daemon ──► handle ──► client (CORE: sessions, routing, retries) ──► transport ──► leader's replica
+//!                                                                                    │ desk: requests → one batch a loop
+//!                replica (CORE: raft, desk, clock) ◄──► driver (SHELL) ──► log (raft-engine), transport (QUIC, mTLS)
+//!                   └─apply─► machine (CORE: ledger + control + members) ──► replies, pushes
+//! ```
+//!
+//! Cores are state machines: inputs and time go in, effects come out; they know no socket, file, clock or dice (a seed is
+//! given to them). The simulation in `tests/sim` drives the same cores as the shell does.
 
+pub mod client;
 pub mod handle;
+pub mod machine;
+pub mod replica;
+pub mod wire;

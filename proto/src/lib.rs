@@ -6,6 +6,8 @@
 
 pub mod admin;
 pub mod audit;
+pub mod command;
+pub mod control;
 pub mod doc;
 pub mod grant;
 pub mod id;

@@ -1,6 +1,7 @@
 //! What makes two limits the same counter: no positions, no `max`, no messages.
 
 use super::{Scale, Scope, Window};
+use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
@@ -9,11 +10,11 @@ use std::hash::Hasher;
 pub struct HashKey(pub [u8; 16]);
 
 /// A limit's identity, hashed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity(pub u128);
 
 /// A counter's key: identity, scope value and `key` value, hashed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CounterKey(pub u128);
 
 /// The parts of an identity.

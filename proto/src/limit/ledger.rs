@@ -6,6 +6,7 @@
 //! only grow within a window, so loss, repetition and reordering of commands need no table of what was seen.
 
 use super::{CounterKey, Identity, Window};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bounds of a ledger.
@@ -39,11 +40,11 @@ pub const RETIRED_MS: u64 = 60_000;
 const EXPIRED_PER_COMMAND: usize = 4;
 
 /// A holder of leases: one run of one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Session(pub u64);
 
 /// What the ledger must know of a limit before it leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// Which limit.
     pub identity: Identity,
@@ -54,7 +55,7 @@ pub struct Definition {
 }
 
 /// Bounds the distinct `key` values of one limit, scope value and window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Identity and scope value, hashed (the counter's key without its `key` value).
     pub key: CounterKey,
@@ -63,7 +64,7 @@ pub struct Group {
 }
 
 /// Asks for quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The limit.
     pub identity: Identity,
@@ -86,7 +87,7 @@ pub struct Lease {
 }
 
 /// Returns quota. Absolute: repeating it changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Return {
     /// The counter.
     pub key: CounterKey,
@@ -99,7 +100,7 @@ pub struct Return {
 }
 
 /// How the asker stands with a counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// The counter's window.
     pub window: u64,
@@ -120,7 +121,7 @@ pub struct Standing {
 }
 
 /// Why a command was not carried out. Nothing was changed, except that a forged return closes its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// Less than `min` is left. The standing may still offer units granted earlier.
     #[error("less than the amount asked for is left in the window")]

@@ -8,6 +8,7 @@
 pub mod amount;
 pub mod bucket;
 pub mod identity;
+pub mod lease;
 pub mod ledger;
 mod sync;
 pub mod window;

@@ -1,9 +1,10 @@
 //! Windows: word windows are UTC calendar windows, durations are aligned to the epoch (limits.md §1).
 
 use jiff::{Timestamp, civil, tz::TimeZone};
+use serde::{Deserialize, Serialize};
 
 /// A limit's window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Window {
     /// Milliseconds, 1 s to 366 d; `minute`, `hour` and `day` are durations too.
     Duration(u64),
