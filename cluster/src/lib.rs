@@ -13,5 +13,6 @@
 pub mod client;
 pub mod handle;
 pub mod machine;
+pub mod memory;
 pub mod replica;
 pub mod wire;

@@ -16,7 +16,7 @@ mod tickets;
 pub use show::{Filter, Found, LimitState, SHOW_MAX};
 pub use tickets::{Charged, Tickets};
 
-use cluster::handle::{Error, Handle};
+use cluster::memory::{Error, Handle};
 use counter::{Counter, Short, State};
 use dashmap::{DashMap, mapref::entry::Entry};
 use proto::{

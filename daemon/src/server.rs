@@ -20,7 +20,7 @@ use crate::{
     view::View,
 };
 use anyhow::Context;
-use cluster::handle::Handle;
+use cluster::memory::Handle;
 use proto::limit::ledger::Bounds as LedgerBounds;
 use std::{
     net::{SocketAddr, TcpListener},

@@ -88,3 +88,7 @@ pub struct Page {
     /// The newest version there is; the reader is complete when `upto` has reached it.
     pub newest: u64,
 }
+
+/// Every resource, at its newest version: as the machine holds it, and as nodes learn it page by page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {}

@@ -89,7 +89,7 @@ fn plane(
     let plane = Plane {
         views,
         limiter: Arc::new(Limiter::new(
-            cluster::handle::Handle::disconnected(crate::clock::now()),
+            cluster::memory::Handle::disconnected(crate::clock::now()),
             16,
         )),
         audit: Audit::start(audit::Settings { sink, queue: 8 }).unwrap(),

@@ -1,7 +1,7 @@
 //! A counter of amounts in windows: its bucket, what it has heard of the ledger, and what the window still allows.
 
 use super::counter::Short;
-use cluster::handle::{Ask, Error, GiveBack, Handle};
+use cluster::memory::{Ask, Error, GiveBack, Handle};
 use proto::{
     limit::{
         Charge, CounterKey, HashKey, Kind, Limit, Settled, Window,

@@ -1,5 +1,5 @@
 use super::*;
-use cluster::handle::Handle;
+use cluster::memory::Handle;
 use proto::limit::{Outcome, RefundOn, Scale, Scope, Settled, Window, ledger::Bounds};
 use std::sync::atomic::AtomicU64;
 
