@@ -12,7 +12,10 @@
 
 pub mod client;
 pub mod handle;
+pub mod join;
 pub mod machine;
 pub mod memory;
 pub mod replica;
+pub mod tls;
+pub mod transport;
 pub mod wire;

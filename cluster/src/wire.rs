@@ -306,6 +306,30 @@ pub struct At {
     pub term: u64,
 }
 
+/// What voters say to each other beside Raft's messages; may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Extra {
+    /// What does your wall clock say?
+    AskClock {
+        /// The asker's boot clock, echoed in the answer.
+        asked_ns: u64,
+    },
+    /// It says this.
+    Clock {
+        /// From the question.
+        asked_ns: u64,
+        /// Milliseconds since 1970.
+        unix_ms: u64,
+    },
+    /// The state after an index.
+    Hash {
+        /// The index.
+        index: u64,
+        /// The machine's hash after it was applied.
+        hash: u64,
+    },
+}
+
 /// What a leader says by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Push {
