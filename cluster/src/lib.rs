@@ -11,6 +11,7 @@
 //! given to them). The simulation in `tests/sim` drives the same cores as the shell does.
 
 pub mod client;
+pub mod dice;
 pub mod handle;
 pub mod join;
 pub mod machine;

@@ -335,6 +335,8 @@ pub enum Extra {
 pub enum Push {
     /// A call waits for quota elsewhere: return what is not used.
     Recall {
+        /// The hearer's session to which the total belongs; a hearer in another one does nothing.
+        session: Session,
         /// The counter.
         key: CounterKey,
         /// Its window.
