@@ -73,7 +73,9 @@ pub enum Request {
     Counters(Counters),
     /// How the cluster is.
     Status,
-    /// An operator's write. Acknowledged = committed.
+    /// Who belongs to the cluster and where. Any voter answers from what it has applied.
+    Members,
+    /// An operator's write, of a voter's node only. Acknowledged = committed; [`Operate::Remove`]: carried out.
     Operate(Operate),
 }
 
@@ -125,6 +127,11 @@ pub enum Operate {
     Remove {
         /// Which.
         nodes: Vec<NodeId>,
+    },
+    /// Applies later batches by these rules; every voter must have announced that it knows them.
+    Rules {
+        /// Which.
+        version: u32,
     },
 }
 
@@ -225,6 +232,19 @@ pub struct MemberStatus {
     pub clock_offset_ms: Option<i64>,
     /// The highest rules version that it announced.
     pub rules_max: u32,
+    /// It is being taken out.
+    pub leaving: bool,
+}
+
+/// A member and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberAddress {
+    /// Which.
+    pub node: NodeId,
+    /// What it is.
+    pub role: Role,
+    /// `host:port`; empty for a lease client.
+    pub address: String,
 }
 
 /// A limit that is defined differently.
@@ -271,6 +291,17 @@ pub enum Response {
         at: At,
         /// What changed after the version that the asker has.
         page: Page,
+        /// Grows with every change of membership: ask for [`Request::Members`] when it does.
+        members_version: u64,
+    },
+    /// `Members`.
+    Members {
+        /// Who, by node.
+        members: Vec<MemberAddress>,
+        /// See [`Response::Fresh`].
+        members_version: u64,
+        /// Who leads, where known.
+        leader: Option<NodeId>,
     },
     /// `Counters`.
     Counters {
@@ -293,8 +324,10 @@ pub enum Response {
     Control(control::Refusal),
     /// Membership refuses.
     Member(MemberRefusal),
-    /// The asker may not ask this.
+    /// The asker may not ask this: no member, another node's session, a lease client's [`Request::Operate`].
     Forbidden,
+    /// The asker was taken out of the cluster: its id is never used again.
+    Removed,
 }
 
 /// The moment in replicated history to which an answer belongs.
@@ -357,3 +390,30 @@ pub enum Push {
         version: u64,
     },
 }
+
+/// What voters say to each other beside Raft's messages. May be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aside {
+    /// What does your wall clock show?
+    Ping {
+        /// The asker's boot clock, nanoseconds; comes back.
+        sent_ns: u64,
+    },
+    /// It shows this.
+    Pong {
+        /// As asked.
+        sent_ns: u64,
+        /// The answerer's wall clock, milliseconds since 1970.
+        unix_ms: u64,
+    },
+    /// The state's hash at an index.
+    Hash {
+        /// A multiple of [`HASH_EVERY`].
+        index: u64,
+        /// See [`crate::machine::Machine::hash`].
+        hash: u64,
+    },
+}
+
+/// Entries from one exchange of hashes to the next.
+pub const HASH_EVERY: u64 = 1_024;

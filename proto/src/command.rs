@@ -195,4 +195,13 @@ pub enum MemberRefusal {
     /// The name or the address is too long or empty.
     #[error("the name or the address is too long or empty")]
     Name,
+    /// The secret that identities are hashed with is another one on that node.
+    #[error("the node hashes identities with another secret")]
+    Secret,
+    /// A voter has not announced that it knows these rules, or they are older than those in force.
+    #[error("the rules are older than those in force, or not every voter knows them")]
+    Rules,
+    /// As many tokens wait to be used as may.
+    #[error("too many unused join tokens")]
+    TokensFull,
 }
