@@ -6,7 +6,7 @@
 
 use crate::{
     machine::{self, Image, Machine},
-    wire::{Aside, Push, Request, Response},
+    wire::{Extra, Push, Request, Response},
 };
 use proto::{command::NodeId, time::Now};
 use raft::eraftpb::{Entry, HardState, Message, Snapshot};
@@ -64,7 +64,7 @@ pub struct Faults {
     pub acknowledge_before_fsync: bool,
 }
 
-/// What the shell must do: send `messages` and `asides` at once; write `persist` (writes in the order in which they came;
+/// What the shell must do: send `messages` and `extras` at once; write `persist` (writes in the order in which they came;
 /// several may become one), then tell [`Replica::persisted`]; send answers and pushes at once.
 #[derive(Default)]
 pub struct Effects {
@@ -72,7 +72,7 @@ pub struct Effects {
     /// stream of their own; then [`Replica::snapshot_sent`]. A message may be lost, so a full queue drops it.
     pub messages: Vec<Message>,
     /// To other voters; may be lost.
-    pub asides: Vec<(NodeId, Aside)>,
+    pub extras: Vec<(NodeId, Extra)>,
     /// To the log.
     pub persist: Option<Persist>,
     /// A state to write as a file of chunks, off the loop and synced; then [`Replica::image_written`]. One at a time.
@@ -153,7 +153,7 @@ impl Replica {
         todo!()
     }
     /// What a voter says beside raft.
-    pub fn aside(&mut self, _from: NodeId, _aside: Aside, _now: Now) {
+    pub fn extra(&mut self, _from: NodeId, _extra: Extra, _now: Now) {
         todo!()
     }
     /// A request of an authenticated node. `id` is echoed in the answer; there is at most one.

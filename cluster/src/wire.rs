@@ -356,7 +356,7 @@ pub enum Extra {
     },
     /// The state after an index.
     Hash {
-        /// The index.
+        /// The index, a multiple of [`HASH_EVERY`].
         index: u64,
         /// The machine's hash after it was applied.
         hash: u64,
@@ -388,30 +388,6 @@ pub enum Push {
     Control {
         /// Which.
         version: u64,
-    },
-}
-
-/// What voters say to each other beside Raft's messages. May be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Aside {
-    /// What does your wall clock show?
-    Ping {
-        /// The asker's boot clock, nanoseconds; comes back.
-        sent_ns: u64,
-    },
-    /// It shows this.
-    Pong {
-        /// As asked.
-        sent_ns: u64,
-        /// The answerer's wall clock, milliseconds since 1970.
-        unix_ms: u64,
-    },
-    /// The state's hash at an index.
-    Hash {
-        /// A multiple of [`HASH_EVERY`].
-        index: u64,
-        /// See [`crate::machine::Machine::hash`].
-        hash: u64,
     },
 }
 
