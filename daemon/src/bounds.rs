@@ -61,6 +61,8 @@ pub struct Bounds {
     pub upstream_timeout: Duration,
     /// Idle connections kept to one upstream by one runtime.
     pub upstream_idle: usize,
+    /// Most counters of limits that this node remembers.
+    pub counters: usize,
     /// How long a full audit queue may delay a call.
     pub audit_wait: Duration,
     /// On shutdown: how long `/readyz` says 503 while connections are still accepted.
@@ -101,6 +103,7 @@ impl Default for Bounds {
             connect_timeout: s(5),
             upstream_timeout: s(300),
             upstream_idle: 64,
+            counters: 1_000_000,
             audit_wait: Duration::from_millis(100),
             drain_delay: s(5),
             drain_timeout: s(30),

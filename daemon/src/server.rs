@@ -39,8 +39,6 @@ use tokio::{
     task::LocalSet,
 };
 
-/// Most counters of limits that a node keeps at once.
-const COUNTERS_MAX: usize = 1_000_000;
 /// How often what is over is cleared away.
 const SWEEP: Duration = Duration::from_secs(2);
 
@@ -92,13 +90,10 @@ impl Server {
         let metrics = Metrics::new();
         let audit = Audit::start(settings.audit.clone())?;
         metrics.watch_audit(&audit);
-        let bounds = LedgerBounds {
-            counters_max: COUNTERS_MAX,
-            ..LedgerBounds::default()
-        };
+        let bounds = LedgerBounds::default();
         let limiter = Arc::new(Limiter::new(
             Handle::single(bounds, clock::now())?,
-            COUNTERS_MAX,
+            view.bounds.counters,
         ));
         let stdio = Arc::new(stdio::Pool::new(metrics.clone()));
         let gate = Arc::new(Gate::new(Arc::default(), limiter, audit, metrics, stdio));

@@ -17,7 +17,9 @@ pub mod watch;
 
 pub use print::print_config;
 pub(crate) use resolve::{is_name, is_secret};
-pub use settings::{Listener, Secret, Serve, Settings, TlsFiles, needs_restart};
+pub use settings::{
+    Cluster, Join, JoinToken, Listener, Secret, Serve, Settings, TlsFiles, needs_restart,
+};
 
 use crate::view::View;
 use proto::doc::{Node, Pos, Problem, Severity};

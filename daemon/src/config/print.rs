@@ -5,7 +5,7 @@ use super::{
     emit::{self, Map, digits, list, null, number, text, truth},
     raw,
     resolve::is_secret,
-    settings::{Listener, TlsFiles},
+    settings::{JoinToken, Listener, TlsFiles},
     units::{ByteSize, HumanDuration, SecretRef, Text},
 };
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     view::{Grant, HttpTarget, Server, StdioTarget, Transport},
 };
 use proto::{
+    command::Role,
     doc::{Entries, Node, Spanned},
     time::rfc3339,
 };
@@ -66,6 +67,7 @@ impl Printer<'_> {
         map.put("bounds", bounds.done());
         map.put("audit", self.audit());
         map.put("admin", self.admin());
+        map.put("cluster", self.cluster());
         let format = if settings.log.json { "json" } else { "human" };
         let mut log = Map::default();
         log.put("format", text(format));
@@ -255,6 +257,36 @@ impl Printer<'_> {
         Map::default()
             .put("socket", socket)
             .put_some("tcp", tcp)
+            .done()
+    }
+
+    fn cluster(&self) -> Node {
+        let cluster = &self.loaded.settings.cluster;
+        let join = cluster.join.as_ref().map(|join| {
+            let token = join.token.as_ref().map(|token| match token {
+                JoinToken::File(file) => Map::default().put("file", path(file)).done(),
+                JoinToken::Env(name) => Map::default().put("env", text(name)).done(),
+            });
+            Map::default()
+                .put("peers", texts(&join.peers))
+                .put_some("token", token)
+                .done()
+        });
+        let role = match cluster.role {
+            Role::Voter => "voter",
+            Role::Client => "client",
+        };
+        Map::default()
+            .put("data_dir", path(&cluster.data_dir))
+            .put("name", text(&cluster.name))
+            .put_some(
+                "listen",
+                cluster.listen.map(|listen| text(listen.to_string())),
+            )
+            .put_some("advertise", cluster.advertise.as_ref().map(text))
+            .put_some("join", join)
+            .put("role", text(role))
+            .put("freshness_max", duration(cluster.freshness_max))
             .done()
     }
 }

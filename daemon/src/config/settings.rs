@@ -1,7 +1,7 @@
 //! What a process is set up with, beside the view.
 
 use crate::{admin, audit, telemetry};
-use proto::limit::HashKey;
+use proto::{command::Role, limit::HashKey};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// What a process is set up with. A reload changes the view; most of this needs a restart ([`needs_restart`]).
@@ -15,6 +15,8 @@ pub struct Settings {
     pub audit: audit::Settings,
     /// The admin plane.
     pub admin: admin::Settings,
+    /// The node's place in its cluster.
+    pub cluster: Cluster,
     /// The log.
     pub log: telemetry::Settings,
     /// The secret that identities and keys of limits are hashed with.
@@ -77,6 +79,44 @@ pub struct TlsFiles {
     pub client_required: bool,
 }
 
+/// A node's place in its cluster. What the data directory says of a node that began or joined a cluster overrules `role`
+/// and `join`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Identity, keys and log; absolute.
+    pub data_dir: PathBuf,
+    /// For people.
+    pub name: String,
+    /// Where other nodes connect; `None`: nobody can.
+    pub listen: Option<SocketAddr>,
+    /// `host:port` by which they reach it; set where `listen` is (and its port known).
+    pub advertise: Option<String>,
+    /// The cluster to join.
+    pub join: Option<Join>,
+    /// As what.
+    pub role: Role,
+    /// How old a node's knowledge of the cluster's grants may be.
+    pub freshness_max: Duration,
+}
+
+/// The cluster to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Each `host:port`, at least one.
+    pub peers: Vec<String>,
+    /// Where the one-time token is; read when it is needed.
+    pub token: Option<JoinToken>,
+}
+
+/// Where a join token is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JoinToken {
+    /// In a file; absolute.
+    File(PathBuf),
+    /// In an environment variable.
+    Env(String),
+}
+
 /// The settings that differ and only take effect on restart, by the names of their keys.
 pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
     [
@@ -84,6 +124,7 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
         ("runtimes", old.runtimes != new.runtimes),
         ("audit", old.audit != new.audit),
         ("admin", old.admin != new.admin),
+        ("cluster", old.cluster != new.cluster),
         ("log", old.log != new.log),
         (
             "identity_secret",

@@ -534,7 +534,8 @@ fn what_is_printed_loads_to_the_same_and_prints_the_same() {
          expires: 2030-01-01T00:00:00Z, revoked: true, servers: {{web: null}}}}\ngrants_files: [g.yaml]\nhosts: [h.example]\n\
          origins: ['https://o.example']\nbounds: {{body_bytes: 1MiB, session_idle: 90s, upstream_idle: 0}}\naudit: {{sink: {{file: {{path: log, \
          rotate_age: 2h, keep: 0, min_free: 0B, retain: required}}}}, queue: 7}}\nadmin: {{socket: s, tcp: {{address: '127.0.0.1:2', \
-         token_sha256: '{TOKEN}'}}}}\nlog: {{format: json, level: 'info,daemon=debug'}}\nidentity_secret: {{file: t}}\nruntimes: 2\n\
+         token_sha256: '{TOKEN}'}}}}\ncluster: {{data_dir: d, name: n, listen: '0.0.0.0:7', advertise: 'h:7', \
+         join: {{peers: ['p:7'], token: {{file: t}}}}, freshness_max: 9s}}\nlog: {{format: json, level: 'info,daemon=debug'}}\nidentity_secret: {{file: t}}\nruntimes: 2\n\
          reload_interval: 250ms\n"
     );
     let sources = Sources {

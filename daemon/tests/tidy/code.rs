@@ -115,15 +115,33 @@ fn consensus_transport_and_codec_are_named_only_in_cluster() {
     none(problems);
 }
 
+/// The crate, not a field, a section of the configuration or a module of that name.
+fn names_crate(before: &str, after: &str) -> bool {
+    after.starts_with("::") && !before.ends_with(':') && !before.ends_with('.')
+}
+
 #[test]
-fn only_the_composition_root_the_limiter_and_the_admin_plane_name_the_cluster() {
-    none(named_outside("cluster", |path| {
-        let may = ["server", "limiter", "admin"].iter().any(|room| {
-            path.starts_with(&format!("daemon/src/{room}/"))
-                || path == format!("daemon/src/{room}.rs")
-        });
-        may || path.starts_with("cluster/") || path.starts_with("benches/")
-    }));
+fn only_the_composition_root_the_limiter_the_admin_plane_and_the_clusters_commands_name_it() {
+    let mut problems = Vec::new();
+    let may = |path: &str| {
+        let rooms = ["server", "limiter", "admin", "cli/cluster"].iter();
+        let mut rooms = rooms.map(|room| format!("daemon/src/{room}"));
+        let inside = |room: &String| {
+            path.strip_prefix(room.as_str())
+                .is_some_and(|rest| rest.starts_with(['/', '.']))
+        };
+        rooms.any(|room| inside(&room))
+            || path.starts_with("cluster/")
+            || path.starts_with("benches/")
+    };
+    for path in files_ending(".rs").iter().filter(|path| !may(path)) {
+        for (line, before, after) in uses(&names_only(&read(path)), "cluster") {
+            if names_crate(before, after) {
+                problems.push(format!("{path}:{line}: names the crate `cluster`"));
+            }
+        }
+    }
+    none(problems);
 }
 
 #[test]

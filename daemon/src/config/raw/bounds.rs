@@ -169,6 +169,9 @@ bounds! {
     upstream_timeout: HumanDuration = "5m", "100ms"..="1d";
     /// Idle connections kept to one server by one runtime; 0 = none.
     upstream_idle: Count = "64", "0"..="65536";
+    /// Most counters of limits that this node remembers; changes with a restart. Beyond: code `overloaded` for calls
+    /// that need a new one.
+    counters: Count = "1000000", "1000"..="100000000";
     /// How long a full audit queue may delay a call. Beyond: code `audit`.
     audit_wait: HumanDuration = "100ms", "0ms"..="10s";
     /// On shutdown: how long `/readyz` says 503 while connections are still accepted.

@@ -2,8 +2,10 @@
 //! Schema and the reference page are made from them.
 
 mod bounds;
+mod cluster;
 mod servers;
 
+pub use self::cluster::{Cluster, Join, Role};
 pub use bounds::{Bounds, shown};
 pub use servers::{Processes, Server, User};
 
@@ -50,6 +52,9 @@ pub struct Config {
     /// The admin plane.
     #[serde(deserialize_with = "or_default")]
     pub admin: Admin,
+    /// The cluster that counts. A node alone is a cluster of one.
+    #[serde(deserialize_with = "or_default")]
+    pub cluster: Cluster,
     /// The gateway's own log, on standard error.
     #[serde(deserialize_with = "or_default")]
     pub log: Log,

@@ -1,5 +1,6 @@
 //! From the configuration as typed to what it means, with every problem and its place.
 
+mod cluster;
 mod grants;
 mod planes;
 mod policies;
@@ -92,6 +93,7 @@ impl Resolver<'_> {
             runtimes: self.runtimes(&config),
             audit: self.audit(&config.audit),
             admin: self.admin(&config.admin),
+            cluster: self.cluster(&config.cluster),
             log: self.log(&config.log),
             secret,
             reload_interval: self.reload_interval(&config),
