@@ -12,7 +12,9 @@
 
 pub mod client;
 pub mod dice;
+mod disk;
 pub mod handle;
+pub mod identity;
 pub mod join;
 pub mod machine;
 pub mod memory;
