@@ -3,6 +3,43 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, StatusCode, header};
 use proto::grant::TokenHash;
+use std::sync::Arc;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// How it proves that it may ask.
+    pub(super) proof: Proof,
+    /// What audit lines and resources call it: `uid:0`, `token`, `certificate:` and 16 digits of its SHA-256.
+    pub(super) name: Arc<str>,
+}
+
+impl Caller {
+    /// A process of this machine, known by its user.
+    pub(super) fn local(uid: Option<u32>) -> Self {
+        let name = uid.map_or_else(|| "local".to_owned(), |uid| format!("uid:{uid}"));
+        Self {
+            proof: Proof::Connection,
+            name: name.into(),
+        }
+    }
+
+    /// Somebody over TCP, known by a certificate that was verified, or else by the token that every request must carry.
+    pub(super) fn remote(proof: Proof, certificate: Option<&[u8]>) -> Self {
+        let name = match certificate {
+            Some(der) => {
+                let digits = hash(der).to_string();
+                let digits = digits.trim_start_matches("sha256:");
+                format!("certificate:{}", digits.get(..16).unwrap_or_default())
+            }
+            None => "token".to_owned(),
+        };
+        Self {
+            proof,
+            name: name.into(),
+        }
+    }
+}
 
 /// How the caller of a connection proves who it is.
 #[derive(Clone, Copy, Debug)]

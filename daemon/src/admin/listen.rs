@@ -1,6 +1,11 @@
 //! The admin plane's sockets.
 
-use super::{Plane, Settings, Tcp, guard::Proof, routes, tls::Certificates};
+use super::{
+    Plane, Settings, Tcp,
+    guard::{Caller, Proof},
+    routes,
+    tls::Certificates,
+};
 use anyhow::Context as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -85,8 +90,9 @@ impl Listeners {
                     continue;
                 };
                 let plane = plane.clone();
+                let caller = Caller::local(stream.peer_cred().ok().map(|peer| peer.uid()));
                 tokio::spawn(async move {
-                    converse(stream, plane, Proof::Connection).await;
+                    converse(stream, plane, caller).await;
                     drop(place);
                 });
             }
@@ -108,12 +114,15 @@ impl Listeners {
                 let plane = plane.clone();
                 tokio::spawn(async move {
                     match acceptor {
-                        None => converse(stream, plane, proof).await,
+                        None => converse(stream, plane, Caller::remote(proof, None)).await,
                         Some(acceptor) => {
                             if let Ok(Ok(stream)) =
                                 timeout(HEAD_WAIT, acceptor.accept(stream)).await
                             {
-                                converse(stream, plane, proof).await;
+                                let shown = stream.get_ref().1.peer_certificates();
+                                let shown = shown.and_then(<[_]>::first);
+                                let caller = Caller::remote(proof, shown.map(AsRef::as_ref));
+                                converse(stream, plane, caller).await;
                             }
                         }
                     }
@@ -150,13 +159,13 @@ async fn accepted<T>(accepted: io::Result<T>) -> Option<T> {
 }
 
 /// One connection, one request.
-async fn converse<S>(stream: S, plane: Arc<Plane>, proof: Proof)
+async fn converse<S>(stream: S, plane: Arc<Plane>, caller: Caller)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request: http::Request<Incoming>| {
-        let plane = plane.clone();
-        async move { Ok::<_, Infallible>(routes::answer(request, &plane, proof).await) }
+        let (plane, caller) = (plane.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(routes::answer(request, &plane, &caller).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,6 +1,6 @@
 //! The admin API's routes.
 
-use super::{Plane, guard, guard::Proof, limits, show};
+use super::{Plane, guard, guard::Caller, limits, show};
 use crate::clock;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -21,19 +21,20 @@ type Reply = Response<Full<Bytes>>;
 type Failed = (StatusCode, String);
 
 /// Answers one request.
-pub(super) async fn answer<B>(request: Request<B>, plane: &Plane, proof: Proof) -> Reply
+pub(super) async fn answer<B>(request: Request<B>, plane: &Plane, caller: &Caller) -> Reply
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
-    if let Err((status, why)) = guard::admit(&head.headers, proof) {
+    if let Err((status, why)) = guard::admit(&head.headers, caller.proof) {
         return failure((status, why.to_owned()));
     }
     let body = std::pin::pin!(Limited::new(body, BODY_BYTES).collect());
     if !matches!(timeout(BODY_WAIT, body).await, Ok(Ok(_))) {
         return failure((StatusCode::PAYLOAD_TOO_LARGE, "no body is expected".into()));
     }
+    tracing::debug!(by = %caller.name, method = %head.method, path = head.uri.path(), "admin: asked");
     let allowed = match head.uri.path() {
         admin::RELOAD => Method::POST,
         _ => Method::GET,

@@ -17,7 +17,7 @@ mod writer;
 
 use crate::clock;
 use anyhow::Context as _;
-use proto::audit::{Record, Rejection};
+use proto::audit::{Operation, Record, Rejection};
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -39,6 +39,8 @@ use writer::{CLOSE_WAIT, Command, Writer};
 
 /// Rejections that wait for the writer; beyond, they are counted as suppressed.
 const REJECTIONS: usize = 256;
+/// Operations of operators that wait for the writer; beyond, operators wait.
+const OPERATIONS: usize = 64;
 /// Commands that wait for the writer.
 const COMMANDS: usize = 4;
 
@@ -96,6 +98,7 @@ pub enum SyslogTarget {
 pub struct Audit {
     records: mpsc::Sender<Record>,
     rejections: mpsc::Sender<Rejection>,
+    operations: mpsc::Sender<Operation>,
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
 }
@@ -103,6 +106,10 @@ pub struct Audit {
 /// A place in the queue, taken before a call is forwarded, so that its line cannot be lost. Dropping it frees it.
 #[derive(Debug)]
 pub struct Slot(mpsc::OwnedPermit<Record>);
+
+/// A place for the line of an operator's change, taken before it is tried. Dropping it frees it.
+#[derive(Debug)]
+pub struct OperationSlot(mpsc::OwnedPermit<Operation>);
 
 /// No place came free within `audit_wait`, or the sink refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +145,7 @@ impl Audit {
     ) -> anyhow::Result<Self> {
         let (records, records_taken) = mpsc::channel(queue.max(1));
         let (rejections, rejections_taken) = mpsc::channel(REJECTIONS);
+        let (operations, operations_taken) = mpsc::channel(OPERATIONS);
         let (commands, commands_taken) = mpsc::channel(COMMANDS);
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(true),
@@ -149,6 +157,7 @@ impl Audit {
             shared: shared.clone(),
             records: records_taken,
             rejections: rejections_taken,
+            operations: operations_taken,
             commands: commands_taken,
             now_ms,
         };
@@ -162,6 +171,7 @@ impl Audit {
         Ok(Self {
             records,
             rejections,
+            operations,
             commands,
             shared,
         })
@@ -187,6 +197,17 @@ impl Audit {
                 timeout(wait, records.reserve_owned()).await.ok()?.ok()
             }
         }
+    }
+
+    /// Takes a place for the line of an operator's change; waits at most `wait`.
+    pub async fn operation_slot(&self, wait: Duration) -> Result<OperationSlot, Refused> {
+        if !self.shared.ready.load(Relaxed) {
+            return Err(Refused);
+        }
+        let reserved = timeout(wait, self.operations.clone().reserve_owned()).await;
+        Ok(OperationSlot(
+            reserved.map_err(|_| Refused)?.map_err(|_| Refused)?,
+        ))
     }
 
     /// Records a rejection before a grant was known: never waits, 10 lines a second a reason, the rest are counted.
@@ -256,6 +277,13 @@ impl Slot {
     /// Queues the record. Never waits, never fails.
     pub fn write(self, record: Record) {
         self.0.send(record);
+    }
+}
+
+impl OperationSlot {
+    /// Queues the line. Never waits, never fails.
+    pub fn write(self, operation: Operation) {
+        self.0.send(operation);
     }
 }
 

@@ -285,3 +285,44 @@ async fn lines_reach_a_file_and_closing_leaves_them_there() {
             .all(|l| l.starts_with("{\"event\":\"request\"") && l.ends_with('}'))
     );
 }
+
+#[tokio::test]
+async fn what_an_operator_changes_is_written_and_refused_where_it_cannot_be() {
+    let sink = Moody::new(Mood::Works);
+    let audit = sink.start(1);
+    let operation = || Operation {
+        unix_ms: T0,
+        by: "uid:0".into(),
+        action: "grant.put",
+        target: Some("ci".into()),
+        outcome: "done",
+        version: Some(1),
+        detail: None,
+    };
+    // A call that holds the only place of the calls' queue is not in its way.
+    let _call = audit.slot(SHORT).await.unwrap();
+    audit
+        .operation_slot(SHORT)
+        .await
+        .unwrap()
+        .write(operation());
+    let until = Instant::now() + LONG;
+    while sink.state().lines.is_empty() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(sink.state().lines[0].contains(r#""action":"grant.put""#));
+    sink.set(Mood::Fails);
+    audit
+        .operation_slot(SHORT)
+        .await
+        .unwrap()
+        .write(operation());
+    while audit.ready() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let until = Instant::now() + LONG;
+    while audit.operation_slot(SHORT).await.is_ok() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(audit.operation_slot(SHORT).await.is_err());
+}

@@ -1,7 +1,7 @@
 //! The writer: one thread that formats lines and writes them, and holds what the sink does not take.
 
 use super::{Shared, batch::Batch, sink::Out};
-use proto::audit::{Record, Rejection};
+use proto::audit::{Operation, Record, Rejection};
 use std::{
     io,
     sync::{Arc, PoisonError},
@@ -36,6 +36,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) records: mpsc::Receiver<Record>,
     pub(super) rejections: mpsc::Receiver<Rejection>,
+    pub(super) operations: mpsc::Receiver<Operation>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) now_ms: fn() -> u64,
 }
@@ -86,6 +87,7 @@ impl Writer {
                     self.push_suppressed(batch, Some(now_ms / 1_000));
                 }
                 Some(rejection) = self.rejections.recv() => batch.push(|out| rejection.write_line(out)),
+                Some(operation) = self.operations.recv() => batch.push(|out| operation.write_line(out)),
                 n = self.records.recv_many(&mut records, BATCH) => match n {
                     0 => return End::Dropped,
                     _ => push_records(batch, &mut records),
@@ -101,11 +103,15 @@ impl Writer {
     async fn drain(&mut self, batch: &mut Batch, deadline: Instant) {
         self.records.close();
         self.rejections.close();
+        self.operations.close();
         let mut records = Vec::with_capacity(BATCH);
         while let Ok(1..) = timeout_at(deadline, self.records.recv_many(&mut records, BATCH)).await
         {
             push_records(batch, &mut records);
             self.write(batch, Some(deadline)).await;
+        }
+        while let Ok(Some(operation)) = timeout_at(deadline, self.operations.recv()).await {
+            batch.push(|out| operation.write_line(out));
         }
         while let Ok(rejection) = self.rejections.try_recv() {
             batch.push(|out| rejection.write_line(out));

@@ -1,6 +1,8 @@
 //! The JSON of audit lines: one shape an event, fields that are not known left out.
 
-use super::{KEYS, LimitLine, Record, Rejection, Suppressed, TEXT_BYTES, bounded, bounded_again};
+use super::{
+    KEYS, LimitLine, Operation, Record, Rejection, Suppressed, TEXT_BYTES, bounded, bounded_again,
+};
 use crate::{limit::Settled, mcp::Era, time::rfc3339};
 use serde::{Serialize, Serializer};
 use std::{borrow::Cow, net::IpAddr};
@@ -70,6 +72,39 @@ impl Rejection {
                 source: self.source,
                 path: &self.path,
                 status: self.status,
+            },
+        );
+    }
+}
+
+impl Operation {
+    /// Appends the operation as one line of JSON, LF included.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            event: &'static str,
+            time: String,
+            by: Cow<'a, str>,
+            action: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            target: Option<Cow<'a, str>>,
+            outcome: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            version: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            detail: Option<Cow<'a, str>>,
+        }
+        append(
+            out,
+            &Line {
+                event: "admin",
+                time: rfc3339(self.unix_ms),
+                by: bounded(&self.by, TEXT_BYTES),
+                action: self.action,
+                target: self.target.as_deref().map(|s| bounded(s, TEXT_BYTES)),
+                outcome: self.outcome,
+                version: self.version,
+                detail: self.detail.as_deref().map(|s| bounded(s, TEXT_BYTES)),
             },
         );
     }
@@ -276,6 +311,27 @@ mod tests {
             concat!(
                 r#"{"event":"rejected","time":"2026-07-28T09:20:00.125Z","reason":"wrong_token","#,
                 r#""source":"192.0.2.7","path":"/mcp/flux","status":401}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn an_operation_says_who_did_what_to_what_and_what_came_of_it() {
+        let operation = Operation {
+            unix_ms: 1_785_230_400_125,
+            by: "uid:0".into(),
+            action: "grant.revoke",
+            target: Some("ci".into()),
+            outcome: "done",
+            version: Some(7),
+            detail: None,
+        };
+        assert_eq!(
+            line(|out| operation.write_line(out)),
+            concat!(
+                r#"{"event":"admin","time":"2026-07-28T09:20:00.125Z","by":"uid:0","action":"grant.revoke","#,
+                r#""target":"ci","outcome":"done","version":7}"#,
                 "\n"
             )
         );

@@ -103,6 +103,25 @@ pub struct Rejection {
     pub status: u16,
 }
 
+/// What an operator changed through the admin plane, or tried to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// When, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Who, as the admin plane knows callers: `uid:0`, `token`, `certificate:1f2e…`.
+    pub by: String,
+    /// What: a word of the code, e.g. `grant.put`.
+    pub action: &'static str,
+    /// The resource, counter or node that it was done to.
+    pub target: Option<String>,
+    /// `done`, `refused`, or `unknown` where no answer came and it may have been done.
+    pub outcome: &'static str,
+    /// The version that came of it.
+    pub version: Option<u64>,
+    /// Why it was refused, or what there is to say beside.
+    pub detail: Option<String>,
+}
+
 /// How many more rejections there were in one second for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suppressed {
