@@ -2,15 +2,19 @@
 //! [`crate::handle`]. Then this file goes.
 
 use proto::{
+    command::NodeId,
     limit::{
-        CounterKey, Identity,
-        ledger::{Bounds, Definition, Group, Lease, Ledger, Refusal, Return, Session, Standing},
+        CounterKey, Identity, lease,
+        ledger::{Bounds, Definition, Group, Ledger, Refusal, Session, Standing},
     },
     time::Now,
 };
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Past counters that one call of [`Handle::tend`] clears away.
@@ -27,7 +31,7 @@ pub enum Error {
     Refused(#[from] Refusal),
 }
 
-/// A question for quota: see [`Lease`], whose session the handle fills in.
+/// A question for quota: see [`lease::Ask`], whose session the handle fills in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// The limit.
@@ -48,7 +52,7 @@ pub struct Ask {
     pub group: Option<Group>,
 }
 
-/// Quota that is no longer needed: see [`Return`], whose session the handle fills in.
+/// Quota that is no longer needed: see [`lease::GiveBack`], whose session the handle fills in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GiveBack {
     /// The counter.
@@ -84,6 +88,8 @@ struct Node {
     ledger: Mutex<Ledger>,
     session: Session,
     bounds: Bounds,
+    /// Of the last view.
+    revision: AtomicU64,
 }
 
 impl fmt::Debug for Handle {
@@ -100,12 +106,13 @@ impl Handle {
     pub fn single(bounds: Bounds, now: Now) -> Result<Self, Error> {
         let mut ledger = Ledger::new(bounds);
         ledger.advance(now.unix_ms);
-        let session = ledger.hello(1, 1)?;
+        let session = ledger.hello(NodeId(1), 1, 0, 1)?;
         Ok(Self {
             node: Some(Arc::new(Node {
                 ledger: Mutex::new(ledger),
                 session,
                 bounds,
+                revision: AtomicU64::new(0),
             })),
             epoch: now,
         })
@@ -140,37 +147,48 @@ impl Handle {
         whole: bool,
         now: Now,
     ) -> Result<(), Error> {
+        let step = u64::from(whole);
+        let revision = self
+            .node
+            .as_ref()
+            .map(|node| {
+                node.revision
+                    .fetch_add(step, Ordering::AcqRel)
+                    .saturating_add(step)
+            })
+            .unwrap_or_default();
         self.apply(now, |ledger, session| {
-            ledger.define(session, definitions, whole)
+            ledger.define(session, revision, definitions, whole)
         })
     }
 
     /// Asks for quota. Dropping the future loses nothing: the next answer offers again what was not heard.
     pub async fn lease(&self, ask: Ask, now: Now) -> Result<Standing, Error> {
         self.apply(now, |ledger, session| {
-            ledger.lease(&Lease {
+            let ask = lease::Ask {
                 identity: ask.identity,
                 key: ask.key,
-                session,
                 window_hint: ask.window_hint,
                 want: ask.want,
                 min: ask.min,
                 seen_granted: ask.seen_granted,
                 returned_total: ask.returned_total,
                 group: ask.group,
-            })
+                waiting: true,
+            };
+            ledger.lease(session, &ask)
         })
     }
 
     /// Returns quota.
     pub async fn give_back(&self, returns: GiveBack, now: Now) -> Result<(), Error> {
         self.apply(now, |ledger, session| {
-            ledger.give_back(&Return {
+            let back = lease::GiveBack {
                 key: returns.key,
-                session,
                 window: returns.window,
                 returned_total: returns.returned_total,
-            })
+            };
+            ledger.give_back(session, &back)
         })
     }
 

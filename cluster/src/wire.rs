@@ -4,11 +4,12 @@
 //! to lead. The voter knows from the connection's certificate which node asks; a request of another node's session is
 //! refused. Requests are answered in any order, by id; pushes come by themselves and may be lost.
 
+pub use proto::limit::ledger::{Conflict, Counters, Holding, ROWS_MAX, Row};
 use proto::{
     command::{MemberRefusal, NodeId, Role},
-    control::{self, Page},
+    control::{self, Page, Position},
     limit::{
-        CounterKey, Identity,
+        CounterKey,
         lease::{Ask, GiveBack},
         ledger::{Definition, Refusal, Session, Standing},
     },
@@ -19,8 +20,6 @@ use serde::{Deserialize, Serialize};
 pub const RETURNS_MAX: usize = 512;
 /// Most definitions in one request.
 pub const DEFINITIONS_MAX: usize = 512;
-/// Most rows in one answer to [`Request::Counters`].
-pub const ROWS_MAX: usize = 1_000;
 /// Bytes of resources in one page of the control plane, unless one alone is larger.
 pub const PAGE_BYTES: usize = 1 << 20;
 
@@ -66,8 +65,8 @@ pub enum Request {
     /// How fresh is what I know of the control plane? Answered only after a majority has acknowledged a heartbeat sent
     /// after this question came.
     Fresh {
-        /// The version that the asker has.
-        have: u64,
+        /// How much of the control plane the asker has.
+        have: Position,
     },
     /// Counters as the ledger holds them; linearizable.
     Counters(Counters),
@@ -133,51 +132,6 @@ pub enum Operate {
         /// Which.
         version: u32,
     },
-}
-
-/// A question for counters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Only this one.
-    pub key: Option<CounterKey>,
-    /// Only this limit's.
-    pub identity: Option<Identity>,
-    /// The fullest first; else in the order of keys.
-    pub fullest: bool,
-    /// At most this many, and at most [`ROWS_MAX`].
-    pub most: usize,
-}
-
-/// A counter in its present window.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
-    /// Which.
-    pub key: CounterKey,
-    /// Its limit.
-    pub identity: Identity,
-    /// The window's id.
-    pub window: u64,
-    /// Its end, replicated milliseconds since 1970.
-    pub end_ms: u64,
-    /// The `max` in force.
-    pub max: u64,
-    /// Granted and not returned: spent or out with holders.
-    pub used: u128,
-    /// Of that: held by sessions that are dead; gone until the window ends, or credited.
-    pub lost: u128,
-    /// Who holds what, by node.
-    pub holders: Vec<Holding>,
-}
-
-/// What one node has of a counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
-    /// Who.
-    pub node: NodeId,
-    /// Granted in the window.
-    pub granted: u128,
-    /// Returned in the window.
-    pub returned: u128,
 }
 
 /// How the cluster is, as its leader sees it.
@@ -247,15 +201,6 @@ pub struct MemberAddress {
     pub address: String,
 }
 
-/// A limit that is defined differently.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict {
-    /// Which.
-    pub identity: Identity,
-    /// Who defines what.
-    pub sources: Vec<(NodeId, u64)>,
-}
-
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
@@ -289,7 +234,7 @@ pub enum Response {
     Fresh {
         /// When.
         at: At,
-        /// What changed after the version that the asker has.
+        /// What changed after what the asker has.
         page: Page,
         /// Grows with every change of membership: ask for [`Request::Members`] when it does.
         members_version: u64,

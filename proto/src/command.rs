@@ -88,6 +88,12 @@ pub enum Command {
         /// Whose.
         session: Session,
     },
+    /// Ends a session whose node was not heard of for long: what it holds is lost until the windows end, or credited, and
+    /// its definitions go out of force. A node that comes back after all says hello with a greater nonce.
+    Gone {
+        /// Whose.
+        session: Session,
+    },
     /// Gives back what dead sessions held of a counter in its present window.
     Credit {
         /// The counter.

@@ -9,6 +9,9 @@ pub mod audit;
 pub mod command;
 pub mod control;
 pub mod doc;
+#[cfg(feature = "faults")]
+pub mod faults;
+mod faulty;
 pub mod grant;
 pub mod id;
 pub mod limit;

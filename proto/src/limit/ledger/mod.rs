@@ -5,158 +5,24 @@
 //! type. `granted_total` is written by the ledger alone, `returned_total` by the holder alone; both are absolute and
 //! only grow within a window, so loss, repetition and reordering of commands need no table of what was seen.
 
-use super::{CounterKey, Identity, Window};
-use serde::{Deserialize, Serialize};
+mod dump;
+mod types;
+
+pub use dump::{Frozen, LoadError, Record};
+pub use types::*;
+
+use super::{
+    CounterKey, Identity, Window,
+    lease::{Ask, GiveBack},
+};
+use crate::{command::NodeId, faulty::planted};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Bounds of a ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Most counters with a live window. Beyond: [`Refusal::CountersFull`].
-    pub counters_max: usize,
-    /// Most limits defined at once. Beyond: [`Refusal::LimitsFull`].
-    pub limits_max: usize,
-    /// Most nodes. Beyond: [`Refusal::NodesFull`].
-    pub nodes_max: usize,
-    /// Longest time that a lease holds, milliseconds.
-    pub hold_ms: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            counters_max: 1_000_000,
-            limits_max: 100_000,
-            nodes_max: 1_024,
-            hold_ms: 5_000,
-        }
-    }
-}
 
 /// A limit that nobody defines any more is kept at least this long: calls judged by the former view still find it.
 pub const RETIRED_MS: u64 = 60_000;
 
 /// Past counters that one command clears away on its way.
 const EXPIRED_PER_COMMAND: usize = 4;
-
-/// A holder of leases: one run of one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Session(pub u64);
-
-/// What the ledger must know of a limit before it leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Definition {
-    /// Which limit.
-    pub identity: Identity,
-    /// Its window, part of the identity.
-    pub window: Window,
-    /// Units that may be charged in a window; `u64::MAX` for a limit that counts but never refuses.
-    pub max: u64,
-}
-
-/// Bounds the distinct `key` values of one limit, scope value and window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Identity and scope value, hashed (the counter's key without its `key` value).
-    pub key: CounterKey,
-    /// Most distinct counters of the group in a window.
-    pub keys_max: u32,
-}
-
-/// Asks for quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// The limit.
-    pub identity: Identity,
-    /// The counter.
-    pub key: CounterKey,
-    /// Who asks.
-    pub session: Session,
-    /// The window to which the asker's totals belong.
-    pub window_hint: u64,
-    /// Units that the asker would like.
-    pub want: u64,
-    /// Units below which it has no use for any.
-    pub min: u64,
-    /// The last `granted_total` that the asker has heard.
-    pub seen_granted: u128,
-    /// Everything that the asker has returned in the window.
-    pub returned_total: u128,
-    /// The bound of distinct keys, where the limit has one.
-    pub group: Option<Group>,
-}
-
-/// Returns quota. Absolute: repeating it changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Return {
-    /// The counter.
-    pub key: CounterKey,
-    /// Who returns.
-    pub session: Session,
-    /// The window to which the total belongs; another window's is ignored.
-    pub window: u64,
-    /// Everything that the holder has returned in the window.
-    pub returned_total: u128,
-}
-
-/// How the asker stands with a counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
-    /// The counter's window.
-    pub window: u64,
-    /// That window's end, replicated milliseconds since 1970.
-    pub end_ms: u64,
-    /// Everything granted to the asker in the window.
-    pub granted_total: u128,
-    /// Everything that the asker returned in the window.
-    pub returned_total: u128,
-    /// Units out with holders or spent by them, the asker's included.
-    pub used: u128,
-    /// Units that can still be leased.
-    pub remaining: u64,
-    /// How long the lease holds, milliseconds.
-    pub ttl_ms: u64,
-    /// Grows with every return and every raise of `max`: a refusal heard at an older one may be out of date.
-    pub generation: u64,
-}
-
-/// Why a command was not carried out. Nothing was changed, except that a forged return closes its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// Less than `min` is left. The standing may still offer units granted earlier.
-    #[error("less than the amount asked for is left in the window")]
-    Exhausted(Standing),
-    /// The group has `keys_max` distinct keys in this window.
-    #[error("too many distinct keys in the window")]
-    KeysFull {
-        /// When the window ends, milliseconds since 1970.
-        end_ms: u64,
-    },
-    /// `counters_max` counters are live.
-    #[error("too many live counters")]
-    CountersFull,
-    /// `limits_max` limits are defined.
-    #[error("too many limits")]
-    LimitsFull,
-    /// `nodes_max` nodes have said hello.
-    #[error("too many nodes")]
-    NodesFull,
-    /// No such limit is defined.
-    #[error("the limit is not defined")]
-    Undefined,
-    /// The identity is defined with another window.
-    #[error("the limit is defined with another window")]
-    Conflict,
-    /// The session is unknown, or a newer one of its node has replaced it.
-    #[error("the session is not current")]
-    UnknownSession,
-    /// The session returned more than it was granted: it must say hello again.
-    #[error("the session returned more than it was granted")]
-    Quarantined,
-    /// A number left its range.
-    #[error("a total is out of range")]
-    Overflow,
-}
 
 /// One node's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +47,7 @@ struct Defined {
 
 /// What one session was granted and has returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Row {
+struct Totals {
     granted: u128,
     returned: u128,
 }
@@ -194,7 +60,7 @@ struct Counter {
     end_ms: u64,
     used: u128,
     generation: u64,
-    rows: BTreeMap<Session, Row>,
+    rows: BTreeMap<Session, Totals>,
 }
 
 /// The distinct keys of a group in its present window.
@@ -210,7 +76,7 @@ pub struct Ledger {
     bounds: Bounds,
     now_ms: u64,
     sessions: u64,
-    nodes: BTreeMap<u64, Node>,
+    nodes: BTreeMap<NodeId, Node>,
     /// Live sessions; `true` = quarantined.
     live: BTreeMap<Session, bool>,
     limits: BTreeMap<Identity, Defined>,
@@ -218,6 +84,8 @@ pub struct Ledger {
     groups: BTreeMap<CounterKey, Keys>,
     /// Counters and groups by the end of their window.
     ends: BTreeSet<(u64, CounterKey)>,
+    #[cfg(feature = "faults")]
+    faults: crate::faults::Faults,
 }
 
 impl Ledger {
@@ -233,6 +101,8 @@ impl Ledger {
             counters: BTreeMap::new(),
             groups: BTreeMap::new(),
             ends: BTreeSet::new(),
+            #[cfg(feature = "faults")]
+            faults: crate::faults::Faults::default(),
         }
     }
 
@@ -259,7 +129,13 @@ impl Ledger {
 
     /// Opens a node's session. Idempotent by nonce; a greater nonce replaces the session, whose leases are lost until
     /// their windows end; a smaller one is refused.
-    pub fn hello(&mut self, node: u64, nonce: u64) -> Result<Session, Refusal> {
+    pub fn hello(
+        &mut self,
+        node: NodeId,
+        nonce: u64,
+        _secret_check: u64,
+        _rules_max: u32,
+    ) -> Result<Session, Refusal> {
         match self.nodes.get(&node) {
             Some(known) if known.nonce == nonce => return Ok(known.session),
             Some(known) if known.nonce > nonce => return Err(Refusal::UnknownSession),
@@ -278,12 +154,13 @@ impl Ledger {
         Ok(session)
     }
 
-    /// Defines limits for a session: all or none. `whole`: the session's other limits are retired.
+    /// Defines limits for a session: all or none. With the `last` piece the session's limits of older revisions retire.
     pub fn define(
         &mut self,
         session: Session,
+        _revision: u64,
         definitions: &[Definition],
-        whole: bool,
+        last: bool,
     ) -> Result<(), Refusal> {
         self.admit(session)?;
         let past = self.now_ms.saturating_sub(RETIRED_MS);
@@ -318,15 +195,15 @@ impl Ledger {
             defined.max.insert(session, definition.max);
             defined.agree(self.now_ms);
         }
-        if whole {
+        if last {
             self.undefine(session, |identity| !named.contains(identity));
         }
         Ok(())
     }
 
     /// Grants quota, or says why not.
-    pub fn lease(&mut self, ask: &Lease) -> Result<Standing, Refusal> {
-        self.admit(ask.session)?;
+    pub fn lease(&mut self, session: Session, ask: &Ask) -> Result<Standing, Refusal> {
+        self.admit(session)?;
         let defined = self.limits.get(&ask.identity).ok_or(Refusal::Undefined)?;
         let (max, defined_generation) = (defined.in_force, defined.generation);
         let window = defined.window.id(self.now_ms);
@@ -347,22 +224,22 @@ impl Ledger {
         });
         counter
             .rows
-            .retain(|session, _| self.live.contains_key(session));
+            .retain(|holder, _| self.live.contains_key(holder));
         let (mut seen, mut returned) = (0, 0);
-        if ask.window_hint == window {
+        if ask.window_hint == window || planted!(self, MergeWithoutWindowCheck) {
             (seen, returned) = (ask.seen_granted, ask.returned_total);
         }
-        if !counter.merge(ask.session, returned)? {
-            self.live.insert(ask.session, true);
+        if !counter.merge(session, returned)? {
+            self.live.insert(session, true);
             return Err(Refusal::Quarantined);
         }
         let holders = counter
             .rows
             .iter()
-            .filter(|(session, row)| **session != ask.session && row.granted > row.returned)
+            .filter(|(other, row)| **other != session && row.granted > row.returned)
             .count() as u64
             + 1;
-        let row = counter.rows.entry(ask.session).or_default();
+        let row = counter.rows.entry(session).or_default();
         let unseen = row.granted.saturating_sub(seen);
         let unseen = u64::try_from(unseen).unwrap_or(u64::MAX);
         let (want, min) = (
@@ -411,8 +288,8 @@ impl Ledger {
     }
 
     /// Credits what a holder returns to the window in which it was granted.
-    pub fn give_back(&mut self, returns: &Return) -> Result<(), Refusal> {
-        self.admit(returns.session)?;
+    pub fn give_back(&mut self, session: Session, returns: &GiveBack) -> Result<(), Refusal> {
+        self.admit(session)?;
         let Some(counter) = self.counters.get_mut(&returns.key) else {
             return Ok(());
         };
@@ -420,8 +297,8 @@ impl Ledger {
         if counter.window != returns.window || counter.end_ms <= self.now_ms {
             return Ok(());
         }
-        if !counter.merge(returns.session, returns.returned_total)? {
-            self.live.insert(returns.session, true);
+        if !counter.merge(session, returns.returned_total)? {
+            self.live.insert(session, true);
             return Err(Refusal::Quarantined);
         }
         Ok(())
@@ -454,6 +331,99 @@ impl Ledger {
             .map_or(0, |counter| counter.used)
     }
 
+    /// Closes a session that has returned everything it did not spend.
+    pub fn bye(&mut self, session: Session) -> Result<(), Refusal> {
+        self.admit(session)?;
+        self.gone(session);
+        Ok(())
+    }
+
+    /// Ends a session whose node has gone without a word: what it holds is lost until the windows end, or credited.
+    pub fn gone(&mut self, session: Session) {
+        if self.live.remove(&session).is_some() {
+            self.undefine(session, |_| true);
+        }
+    }
+
+    /// Ends a removed node's session.
+    pub fn remove_node(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.remove(&node) {
+            self.gone(known.session);
+        }
+    }
+
+    /// Gives back what ended sessions held of a counter in its present window; units.
+    pub fn credit(&mut self, _key: CounterKey) -> Result<u128, Refusal> {
+        Err(Refusal::UnknownCounter)
+    }
+
+    /// Starts a counter's window anew: whatever was used is forgotten. What is out stays out, until it is recalled.
+    pub fn reset(&mut self, _key: CounterKey) -> Result<(), Refusal> {
+        Err(Refusal::UnknownCounter)
+    }
+
+    /// Sets the clock, back too. Where it goes back every session ends, and every window that began before the former
+    /// time counts as used up.
+    pub fn set_clock(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// For a ledger that may have lost its newest commands (`recover --force`, `restore`): every session ends, and every
+    /// window that has begun counts as used up.
+    pub fn recover_used_up(&mut self, _now_ms: u64) {}
+
+    /// Whose session it is, if it is current.
+    pub fn node_of(&self, session: Session) -> Option<NodeId> {
+        self.nodes
+            .iter()
+            .find(|(_, node)| node.session == session)
+            .map(|(id, _)| *id)
+    }
+
+    /// A node's current session.
+    pub fn session_of(&self, node: NodeId) -> Option<Session> {
+        self.nodes.get(&node).map(|known| known.session)
+    }
+
+    /// The highest rules version that a node announced with its newest hello.
+    pub fn rules_max_of(&self, _node: NodeId) -> Option<u32> {
+        None
+    }
+
+    /// Counters in their present windows, and how many there are that fit the question.
+    pub fn rows(&self, _counters: &Counters) -> (Vec<Row>, u64) {
+        (Vec::new(), 0)
+    }
+
+    /// The present window of a counter and its live holders with something out, by node.
+    pub fn holders(&self, _key: CounterKey) -> Option<(u64, Vec<Holder>)> {
+        None
+    }
+
+    /// Limits that live sessions define differently, at most [`CONFLICTS_MAX`].
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        Vec::new()
+    }
+
+    /// Equal for equal states, however they came about. Costs nothing.
+    pub fn hash(&self) -> u64 {
+        0
+    }
+
+    /// The state as it is now, to be written elsewhere and later; cheap.
+    pub fn freeze(&self) -> Frozen {
+        Frozen {}
+    }
+
+    /// The state that was written as records.
+    pub fn load(
+        bounds: Bounds,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<Self, LoadError> {
+        records.into_iter().for_each(drop);
+        Ok(Self::new(bounds))
+    }
+
     /// Only live sessions in good standing are heard.
     fn admit(&self, session: Session) -> Result<(), Refusal> {
         match self.live.get(&session) {
@@ -464,7 +434,7 @@ impl Ledger {
     }
 
     /// Room for one more counter, in the table and in its group; takes the group's place.
-    fn room(&mut self, ask: &Lease, end_ms: u64) -> Result<(), Refusal> {
+    fn room(&mut self, ask: &Ask, end_ms: u64) -> Result<(), Refusal> {
         if !self.counters.contains_key(&ask.key) && self.counters.len() >= self.bounds.counters_max
         {
             return Err(Refusal::CountersFull);
@@ -489,7 +459,7 @@ impl Ledger {
     }
 
     /// Writes a counter back.
-    fn store(&mut self, ask: &Lease, counter: Counter, is_new: bool) {
+    fn store(&mut self, ask: &Ask, counter: Counter, is_new: bool) {
         let end_ms = counter.end_ms;
         let former = self.counters.insert(ask.key, counter);
         if is_new {
@@ -562,5 +532,11 @@ impl Counter {
     }
 }
 
-#[cfg(test)]
-mod tests;
+#[cfg(feature = "faults")]
+impl Ledger {
+    /// The same ledger with mistakes.
+    pub fn with_faults(mut self, faults: crate::faults::Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+}
