@@ -11,6 +11,7 @@
 //! given to them). The simulation in `tests/sim` drives the same cores as the shell does.
 
 pub mod client;
+pub mod codec;
 pub mod dice;
 mod disk;
 pub mod handle;
