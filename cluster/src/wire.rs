@@ -16,6 +16,8 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use proto::limit::lease::At;
+
 /// Most returns in one request.
 pub const RETURNS_MAX: usize = 512;
 /// Most definitions in one request.
@@ -273,15 +275,6 @@ pub enum Response {
     Forbidden,
     /// The asker was taken out of the cluster: its id is never used again.
     Removed,
-}
-
-/// The moment in replicated history to which an answer belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct At {
-    /// Replicated time, milliseconds since 1970.
-    pub now_ms: u64,
-    /// Raft's term.
-    pub term: u64,
 }
 
 /// What voters say to each other beside Raft's messages; may be lost.

@@ -256,7 +256,8 @@ impl Rate {
             (known.window, known.end_ms, known.end_ns) = (standing.window, standing.end_ms, end_ns);
             known.refunded = 0;
         } else {
-            self.bucket.top_up(rest, deadline_ns);
+            self.bucket.extend(deadline_ns, end_ns);
+            self.bucket.top_up(rest);
         }
         known.held = held;
         known.others = u64::try_from(standing.used)

@@ -83,6 +83,10 @@ pub struct Bucket {
     window: AtomicU64,
     end_ns: AtomicU64,
     deadline_ns: AtomicU64,
+    /// Fewer units than this are worth a word to the holder; 0: none are.
+    low: AtomicU64,
+    /// Nobody was told yet that it is low.
+    hint: AtomicBool,
     /// Units of this epoch beyond what the state word holds. Every change of the epoch happens under this lock.
     wide: Mutex<u64>,
     /// Set while `wide` may hold something: read without the lock, written under it.
@@ -96,6 +100,8 @@ impl Default for Bucket {
             window: AtomicU64::new(0),
             end_ns: AtomicU64::new(0),
             deadline_ns: AtomicU64::new(0),
+            low: AtomicU64::new(0),
+            hint: AtomicBool::new(false),
             wide: Mutex::new(0),
             is_wide: AtomicBool::new(false),
         }
@@ -205,6 +211,7 @@ impl Bucket {
         self.window.store(span.window, Ordering::Release);
         self.end_ns.store(span.end_ns, Ordering::Release);
         self.deadline_ns.store(span.deadline_ns, Ordering::Release);
+        self.set_low(0);
         let open = State {
             epoch: closed.epoch + 1,
             remaining: amount.min(NARROW_MAX),
@@ -217,11 +224,34 @@ impl Bucket {
         self.state.store(open.pack(), Ordering::Release);
     }
 
-    /// Adds units within the window and moves the lease's end.
-    pub fn top_up(&self, amount: u64, deadline_ns: u64) {
-        self.deadline_ns.store(deadline_ns, Ordering::Release);
+    /// Adds units within the window.
+    pub fn top_up(&self, amount: u64) {
         let mut wide = self.lock();
         self.add(&mut wide, amount);
+    }
+
+    /// Moves the lease's end and the window's, as now known, within the window.
+    pub fn extend(&self, deadline_ns: u64, end_ns: u64) {
+        self.end_ns.store(end_ns, Ordering::Release);
+        self.deadline_ns.store(deadline_ns, Ordering::Release);
+    }
+
+    /// With fewer units than this the bucket is low; 0: never.
+    pub fn set_low(&self, below: u64) {
+        self.low.store(below, Ordering::Release);
+        self.hint.store(below > 0, Ordering::Release);
+    }
+
+    /// Whether it is low with so many units.
+    pub fn is_low(&self, units: u64) -> bool {
+        units < self.low.load(Ordering::Acquire)
+    }
+
+    /// Whether it is low; says so once, until it is told again what low is. Whoever hears it polls the holder.
+    pub fn take_low(&self) -> bool {
+        self.hint.load(Ordering::Relaxed)
+            && self.is_low(State::unpack(self.state.load(Ordering::Acquire)).remaining)
+            && self.hint.swap(false, Ordering::AcqRel)
     }
 
     /// Takes everything out, to be returned to the ledger; the epoch stays, so refunds still arrive.
@@ -355,7 +385,7 @@ mod tests {
         assert_eq!(first.window(), 7);
         assert_eq!(bucket.try_take(1, at(50)), None);
         assert!(bucket.refund(first, at(99)));
-        bucket.top_up(0, 100);
+        bucket.extend(100, 100);
         let second = bucket.try_take(2, at(99)).unwrap();
         assert!(!bucket.refund(second, at(100)));
         assert_eq!(bucket.remaining(), 0);
@@ -397,7 +427,7 @@ mod tests {
         assert!(bucket.try_take(total, NOW).is_some());
         assert_eq!(bucket.try_take(1, NOW), None);
         bucket.install(LIVE, u64::MAX);
-        bucket.top_up(u64::MAX, 100);
+        bucket.top_up(u64::MAX);
         assert!(bucket.remaining() >= u64::MAX - 1);
     }
 
@@ -479,7 +509,8 @@ mod tests {
                     Step::TopUp(n) => {
                         deadline = end.min(clock + 10);
                         left += n;
-                        bucket.top_up(n, deadline);
+                        bucket.extend(deadline, end);
+                        bucket.top_up(n);
                     }
                     Step::TakeBack => prop_assert_eq!(bucket.take_back(), std::mem::take(&mut left)),
                     Step::Mint(n) => tickets.push(bucket.mint(n)),
@@ -527,8 +558,8 @@ mod tests {
                         bucket.install(live(window), PER_WINDOW / 2 * unit);
                         std::thread::yield_now();
                         let unspent = bucket.take_back();
-                        bucket.top_up(unspent, u64::MAX);
-                        bucket.top_up(PER_WINDOW / 2 * unit, u64::MAX);
+                        bucket.top_up(unspent);
+                        bucket.top_up(PER_WINDOW / 2 * unit);
                     }
                     for _ in 0..20 {
                         std::thread::yield_now();
@@ -633,7 +664,7 @@ mod loom_tests {
                     kept
                 });
                 let back = bucket.take_back();
-                bucket.top_up(1, 1);
+                bucket.top_up(1);
                 let kept = caller.join().unwrap();
                 assert_eq!(bucket.remaining() + back + kept, units + 1);
             });
