@@ -163,6 +163,8 @@ impl Server {
         let sessions = gate.sessions.clone();
         let plane = admin::Plane {
             views: gate.views.clone(),
+            cluster: cluster::handle::Handle::disconnected(clock::now()),
+            data_dir: self.settings.cluster.data_dir.clone(),
             limiter: gate.limiter.clone(),
             audit: gate.audit.clone(),
             metrics: gate.metrics.clone(),

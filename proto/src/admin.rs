@@ -1,5 +1,7 @@
 //! What the admin API says: requests and replies as plain data. Never a token, a whole hash or an upstream's secret.
 
+pub mod members;
+
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`
@@ -151,18 +153,22 @@ pub struct Limits {
     pub counters: Vec<Counter>,
     /// How many there were before the bound.
     pub total: usize,
+    /// The ledger answered. Otherwise counters are shown as this node knew them last.
+    pub ledger: bool,
 }
 
-/// One counter of this node in its present window.
+/// One counter in its present window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
-    /// `server/policy/tool/counter`.
+    /// `server/policy/tool/counter`; empty where this node does not know the limit.
     pub limit: String,
+    /// The counter's key.
+    pub counter: String,
     /// The limit's identity hash, as in audit lines.
     pub identity: String,
     /// Over what it counts: `session`, `grant`, `server`, `all`.
     pub scope: String,
-    /// Of which session, grant or server.
+    /// Of which session, grant or server; empty where this node has not met the counter.
     pub scope_value: String,
     /// The value of `key`, if the limit has one.
     pub key: Option<String>,
@@ -170,12 +176,16 @@ pub struct Counter {
     pub window: String,
     /// Milliseconds until the window ends; none for concurrency.
     pub ends_ms: Option<u64>,
-    /// Used, as a decimal number.
+    /// Used, as a decimal number: what was charged, and what other nodes hold leased and may not have spent yet.
     pub used: String,
     /// At most, as a decimal number.
     pub max: String,
     /// Used of max, in tenths of a percent; may exceed 1,000 when `max` was lowered.
     pub used_permille: u64,
+    /// Of what is used: what dead nodes held; it is gone until the window ends, unless it is credited.
+    pub lost: String,
+    /// Who leased how much, for limits that the ledger holds.
+    pub holders: Vec<members::Holder>,
 }
 
 /// The reply to whatever failed, with a 4xx or 5xx status.

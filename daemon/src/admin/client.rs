@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use proto::admin::Failure;
@@ -49,12 +49,22 @@ pub enum ClientError {
 
 /// Sends one request without a body and returns the body of a 200.
 pub async fn ask(socket: &Path, method: Method, target: &str) -> Result<Bytes, ClientError> {
+    send(socket, method, target, Bytes::new()).await
+}
+
+/// Sends one request and returns the body of a 200.
+pub async fn send(
+    socket: &Path,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> Result<Bytes, ClientError> {
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|cause| ClientError::NoGateway {
         path: socket.to_owned(),
         cause,
     })?;
-    let exchanged = match timeout(PATIENCE, exchange(stream, method, target)).await {
+    let exchanged = match timeout(PATIENCE, exchange(stream, method, target, body)).await {
         Ok(exchanged) => exchanged.map_err(|error| error.to_string()),
         Err(_elapsed) => Err(format!("nothing within {} s", PATIENCE.as_secs())),
     };
@@ -78,13 +88,14 @@ async fn exchange(
     stream: UnixStream,
     method: Method,
     target: &str,
+    body: Bytes,
 ) -> Result<(StatusCode, Bytes), Anything> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
         .method(method)
         .uri(target)
         .header(header::HOST, "tollgate")
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::new(body))?;
     let exchange = async {
         let reply = sender.send_request(request).await?;
         let status = reply.status();

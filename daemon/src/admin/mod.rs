@@ -1,16 +1,20 @@
 //! The admin plane: what operators see and do, on a Unix socket that only they can open, or over TCP with proof.
 //!
-//! `listen` makes the sockets, `guard` turns away who may not ask, `routes` answers from `show`; `client` asks.
+//! `listen` makes the sockets, `guard` turns away who may not ask, `routes` answers from `show`, `limits` and `cluster`;
+//! `operate` sees that changes leave an audit line; `client` asks.
 
 mod client;
+mod cluster;
 mod guard;
 mod limits;
 mod listen;
+mod names;
+mod operate;
 mod routes;
 mod show;
 mod tls;
 
-pub use client::{ClientError, ask};
+pub use client::{ClientError, ask, send};
 pub use listen::Listeners;
 
 use crate::{audit::Audit, limiter::Limiter, metrics::Metrics, view::Views};
@@ -74,6 +78,10 @@ pub type ReloadSender = mpsc::Sender<oneshot::Sender<Result<u64, String>>>;
 pub struct Plane {
     /// The view in force.
     pub views: Arc<Views>,
+    /// The way to the ledger and the other nodes.
+    pub cluster: ::cluster::handle::Handle,
+    /// Where backups go unless an operator says otherwise.
+    pub data_dir: PathBuf,
     /// The counters of this node.
     pub limiter: Arc<Limiter>,
     /// The audit trail.

@@ -1,6 +1,6 @@
 //! The admin API's routes.
 
-use super::{Plane, guard, guard::Caller, limits, show};
+use super::{Plane, cluster, guard, guard::Caller, limits, show};
 use crate::clock;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -10,15 +10,15 @@ use serde::Serialize;
 use std::time::Duration;
 use tokio::{sync::oneshot, time::timeout};
 
-/// Largest body of a request, bytes: no route reads one.
+/// Largest body of a request, bytes, unless its route takes a larger one.
 const BODY_BYTES: usize = 4 << 10;
 /// How long a body may take.
 const BODY_WAIT: Duration = Duration::from_secs(5);
 /// How long a reload may take.
 const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
-type Reply = Response<Full<Bytes>>;
-type Failed = (StatusCode, String);
+pub(super) type Reply = Response<Full<Bytes>>;
+pub(super) type Failed = (StatusCode, String);
 
 /// Answers one request.
 pub(super) async fn answer<B>(request: Request<B>, plane: &Plane, caller: &Caller) -> Reply
@@ -31,54 +31,62 @@ where
         return failure((status, why.to_owned()));
     }
     let body = std::pin::pin!(Limited::new(body, BODY_BYTES).collect());
-    if !matches!(timeout(BODY_WAIT, body).await, Ok(Ok(_))) {
-        return failure((StatusCode::PAYLOAD_TOO_LARGE, "no body is expected".into()));
-    }
-    tracing::debug!(by = %caller.name, method = %head.method, path = head.uri.path(), "admin: asked");
-    let allowed = match head.uri.path() {
-        admin::RELOAD => Method::POST,
-        _ => Method::GET,
-    };
-    let replied = match head.uri.path() {
-        path if head.method != allowed && is_route(path) => {
-            let mut reply = failure((StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}")));
-            if let Ok(value) = HeaderValue::from_str(allowed.as_str()) {
-                reply.headers_mut().insert(header::ALLOW, value);
-            }
-            return reply;
+    let body = match timeout(BODY_WAIT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        _ => {
+            let why = format!("a body has at most {BODY_BYTES} bytes and comes at once");
+            return failure((StatusCode::PAYLOAD_TOO_LARGE, why));
         }
-        admin::STATUS => Ok(json(StatusCode::OK, &show::status(plane))),
-        admin::VIEW => in_force(plane, |view| {
-            json(StatusCode::OK, &show::view(view, now_ms()))
-        }),
+    };
+    let path = head.uri.path();
+    tracing::debug!(by = %caller.name, method = %head.method, path, "admin: asked");
+    let Some(method) = method(path) else {
+        return failure((StatusCode::NOT_FOUND, format!("there is no {path}")));
+    };
+    if head.method != method {
+        let mut reply = failure((StatusCode::METHOD_NOT_ALLOWED, format!("use {method}")));
+        if let Ok(value) = HeaderValue::from_str(method.as_str()) {
+            reply.headers_mut().insert(header::ALLOW, value);
+        }
+        return reply;
+    }
+    let replied = match path {
+        admin::STATUS => Ok(json(&show::status(plane))),
+        admin::VIEW => in_force(plane, |view| json(&show::view(view, now_ms()))),
         admin::GRANTS => in_force(plane, |view| {
             let grants = show::grants(view, now_ms());
-            json(StatusCode::OK, &Grants { grants })
+            json(&Grants { grants })
         }),
-        admin::LIMITS => match LimitsQuery::parse(head.uri.query().unwrap_or_default()) {
-            Ok(query) => {
-                let limits = limits::shown(&plane.limiter, &query, crate::clock::now());
-                Ok(json(StatusCode::OK, &limits))
-            }
-            Err(why) => Err((StatusCode::BAD_REQUEST, why)),
-        },
+        admin::LIMITS => limits(plane, head.uri.query().unwrap_or_default()).await,
         admin::RELOAD => reload(plane).await,
         admin::METRICS => Ok(text(plane.metrics.render())),
-        path => Err((StatusCode::NOT_FOUND, format!("there is no {path}"))),
+        _ => cluster::answer(plane, caller, path, &body).await,
     };
     replied.unwrap_or_else(failure)
 }
 
-fn is_route(path: &str) -> bool {
-    [
-        admin::STATUS,
-        admin::VIEW,
-        admin::GRANTS,
-        admin::LIMITS,
-        admin::RELOAD,
-        admin::METRICS,
-    ]
-    .contains(&path)
+/// The method of a route; `None`: there is no such route.
+fn method(path: &str) -> Option<Method> {
+    match path {
+        admin::STATUS | admin::VIEW | admin::GRANTS | admin::LIMITS | admin::METRICS => {
+            Some(Method::GET)
+        }
+        admin::RELOAD => Some(Method::POST),
+        _ => cluster::method(path),
+    }
+}
+
+async fn limits(plane: &Plane, query: &str) -> Result<Reply, Failed> {
+    let query = LimitsQuery::parse(query).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
+    let (view, now) = (plane.views.load(), clock::now());
+    let nodes = cluster::nodes(plane).await;
+    let from = limits::Sources {
+        limiter: &plane.limiter,
+        handle: &plane.cluster,
+        view: view.as_deref(),
+        nodes: &nodes,
+    };
+    Ok(json(&limits::shown(&from, &query, now).await))
 }
 
 fn in_force(
@@ -102,7 +110,7 @@ async fn reload(plane: &Plane) -> Result<Reply, Failed> {
         replied.await.ok()
     };
     match timeout(RELOAD_WAIT, asked).await {
-        Ok(Some(Ok(revision))) => Ok(json(StatusCode::OK, &Reloaded { revision })),
+        Ok(Some(Ok(revision))) => Ok(json(&Reloaded { revision })),
         Ok(Some(Err(why))) => Err((StatusCode::UNPROCESSABLE_ENTITY, why)),
         Ok(None) => Err((
             StatusCode::SERVICE_UNAVAILABLE,
@@ -120,7 +128,8 @@ fn now_ms() -> u64 {
 }
 
 fn failure((status, error): Failed) -> Reply {
-    let mut reply = json(status, &Failure { error });
+    let mut reply = json(&Failure { error });
+    *reply.status_mut() = status;
     if status == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer");
         reply
@@ -130,20 +139,19 @@ fn failure((status, error): Failed) -> Reply {
     reply
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+pub(super) fn json(value: &impl Serialize) -> Reply {
     let body = serde_json::to_vec(value)
         .expect("invariant: plain structs of texts and integers are written to memory");
-    reply(status, "application/json", body)
+    reply("application/json", body)
 }
 
 fn text(body: String) -> Reply {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    reply(StatusCode::OK, kind, body.into_bytes())
+    reply(kind, body.into_bytes())
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Reply {
+fn reply(kind: &'static str, body: Vec<u8>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
-    *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -88,8 +88,10 @@ fn plane(
     let (reload, reloads) = mpsc::channel(1);
     let plane = Plane {
         views,
+        cluster: ::cluster::handle::Handle::disconnected(crate::clock::now()),
+        data_dir: dir.path().to_owned(),
         limiter: Arc::new(Limiter::new(
-            cluster::memory::Handle::disconnected(crate::clock::now()),
+            ::cluster::memory::Handle::disconnected(crate::clock::now()),
             16,
         )),
         audit: Audit::start(audit::Settings { sink, queue: 8 }).unwrap(),

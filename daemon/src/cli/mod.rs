@@ -10,8 +10,9 @@ pub mod serve;
 pub mod status;
 mod table;
 
+use crate::config::{self, Settings};
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 /// The gate that every AI agent's tool call passes.
 #[derive(Debug, Parser)]
@@ -55,5 +56,16 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Schema(args) => schema::run(args),
         Command::Status(args) => status::run(args),
         Command::Limits(args) => limits::run(args),
+    }
+}
+
+/// What a configuration file sets a gateway up with. Errors: every problem with its place.
+fn settings(path: &Path) -> anyhow::Result<Settings> {
+    match config::load(path, 1) {
+        Ok(loaded) => Ok(loaded.settings),
+        Err(problems) => {
+            let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow::bail!("the configuration cannot be used\n{}", told.join("\n"))
+        }
     }
 }

@@ -91,7 +91,7 @@ mod tests {
                 .as_str()
                 .unwrap_or_default()
                 .replace('\n', " ");
-            let section = ["bounds", "audit", "admin", "log"].contains(&name);
+            let section = ["bounds", "audit", "admin", "cluster", "log"].contains(&name);
             // What an enum's variant holds is documented at the variant.
             let variant = schema.get("$ref").is_some() && text.is_empty();
             assert!(

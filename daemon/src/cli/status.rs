@@ -1,11 +1,12 @@
 //! `tollgate status`
 
 use super::table::{span, table};
-use crate::admin::{ask, default_socket};
+use crate::admin::{default_socket, send};
 use anyhow::Context as _;
+use bytes::Bytes;
 use http::Method;
 use proto::admin::{self, Status, View};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io::{self, Write as _},
     path::PathBuf,
@@ -28,6 +29,15 @@ pub struct Gateway {
     /// The gateway's admin socket [default: where a gateway of this user has it]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// The gateway's configuration file, to find its admin socket
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "socket"
+    )]
+    config: Option<PathBuf>,
     /// Print the reply as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -40,19 +50,66 @@ impl Gateway {
         target: &str,
         told: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<T> {
-        let socket = self.socket.clone().unwrap_or_else(default_socket);
+        let body = self.exchange(Method::GET, target, Bytes::new())?;
+        let reply = understood(&body)?;
+        self.print(&body, || told(&reply))?;
+        Ok(reply)
+    }
+
+    /// Has something done, and prints the reply as JSON or as told. Returns the reply.
+    pub(super) fn change<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        asked: &impl Serialize,
+        told: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<T> {
+        let asked = serde_json::to_vec(asked)?;
+        let body = self.exchange(Method::POST, target, asked.into())?;
+        let reply = understood(&body)?;
+        self.print(&body, || told(&reply))?;
+        Ok(reply)
+    }
+
+    /// Asks without printing.
+    pub(super) fn fetch<T: DeserializeOwned>(&self, target: &str) -> anyhow::Result<T> {
+        understood(&self.exchange(Method::GET, target, Bytes::new())?)
+    }
+
+    fn exchange(&self, method: Method, target: &str, asked: Bytes) -> anyhow::Result<Bytes> {
+        let socket = self.socket()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let body = runtime.block_on(ask(&socket, Method::GET, target))?;
-        let reply: T = serde_json::from_slice(&body)
-            .context("the gateway speaks another version of the admin API")?;
-        match self.json {
-            true => print(&[&body[..], b"\n"].concat())?,
-            false => print(told(&reply).as_bytes())?,
-        }
-        Ok(reply)
+        Ok(runtime.block_on(send(&socket, method, target, asked))?)
     }
+
+    /// As given, else as configured, else where it is without configuration.
+    fn socket(&self) -> anyhow::Result<PathBuf> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let Some(path) = &self.config else {
+            return Ok(default_socket());
+        };
+        let settings = super::settings(path)?;
+        settings.admin.unix.with_context(|| {
+            format!(
+                "{}: `admin.socket` is none; --socket names one",
+                path.display()
+            )
+        })
+    }
+
+    fn print(&self, body: &[u8], told: impl FnOnce() -> String) -> io::Result<()> {
+        match self.json {
+            true => print(&[body, b"\n"].concat()),
+            false => print(told().as_bytes()),
+        }
+    }
+}
+
+fn understood<T: DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(body).context("the gateway speaks another version of the admin API")
 }
 
 /// A reader that has seen enough (`| head`) is no error.
@@ -201,6 +258,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let gateway = Gateway {
             socket: Some(dir.path().join("no.sock")),
+            config: None,
             json: false,
         };
         let error = run(Args {

@@ -5,7 +5,7 @@ use super::{
     counter::{Counter, State},
 };
 use proto::{
-    limit::{Identity, Kind, Scale, Scope},
+    limit::{CounterKey, Identity, Kind, Scale, Scope},
     time::Now,
 };
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, sync::atomic::Ordering};
@@ -38,6 +38,8 @@ pub struct Found {
 /// One counter in its present window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitState {
+    /// The counter's key.
+    pub key: CounterKey,
     /// `server/policy/tool/counter`.
     pub label: Arc<str>,
     /// The limit's identity hash.
@@ -64,6 +66,8 @@ pub struct LimitState {
     pub max: Option<u64>,
     /// Units charged in the window: admitted, less what was refunded.
     pub charged: u64,
+    /// Units leased to this node in the window that no call has taken yet.
+    pub unspent: u64,
     /// Calls in flight, for a limit on them.
     pub in_flight: u64,
     /// Units given back in the window on this node.
@@ -105,6 +109,13 @@ impl Limiter {
             ..Filter::default()
         };
         self.show(&filter, now)
+    }
+
+    /// One counter, if this node remembers it; without a window where that is over.
+    pub fn named(&self, key: CounterKey, now: Now) -> Option<LimitState> {
+        let counter = self.counters.get(&key)?.value().clone();
+        let shown = counter.shown(self.handle.ledger_ms(now));
+        Some(shown.unwrap_or_else(|| counter.idle()))
     }
 
     /// Counters whose window is running, and how many there are. It walks over all counters: a question for people.
@@ -180,8 +191,10 @@ impl Filter {
 }
 
 impl Counter {
-    fn shown(&self, at_ms: u64) -> Option<LimitState> {
-        let mut shown = LimitState {
+    /// Its names.
+    fn idle(&self) -> LimitState {
+        LimitState {
+            key: self.key,
             label: self.limit.label.clone(),
             identity: self.limit.identity,
             rule: self.limit.rule.clone(),
@@ -195,9 +208,14 @@ impl Counter {
             scale: self.limit.scale,
             max: None,
             charged: 0,
+            unspent: 0,
             in_flight: 0,
             refunded: 0,
-        };
+        }
+    }
+
+    fn shown(&self, at_ms: u64) -> Option<LimitState> {
+        let mut shown = self.idle();
         match &self.state {
             State::Gate { inside, max } => {
                 shown.in_flight = inside.load(Ordering::Acquire);
@@ -212,6 +230,7 @@ impl Counter {
                 shown.window_end_ms = Some(known.end_ms);
                 shown.ends_in_ms = known.retry_ms(at_ms);
                 shown.charged = rate.charged(&known, at_ms);
+                shown.unspent = rate.bucket.remaining();
                 shown.max = Some(known.max).filter(|_| !self.limit.counts_only);
                 shown.refunded = known.refunded;
             }
