@@ -4,32 +4,37 @@
 //! where this node leads, a channel. Every question is asynchronous, has a patience of its own, and may end as
 //! [`Error::Unreachable`]. Questions are idempotent: one whose answer was not heard may be asked again.
 
+mod answer;
 mod settings;
+mod shared;
 mod time;
 
-pub use settings::{OpenError, Settings, Timing};
+pub use crate::node::open;
+pub use answer::{Error, Failure, Fresh, Heard, Local, Operated};
+pub use settings::{Clock, OpenError, Settings, Timing};
+pub(crate) use shared::{Known, Shared, ToDriver};
 pub use time::LedgerClock;
 
 use crate::wire::{
     At, Counters, DEFINITIONS_MAX, Operate, Push, RETURNS_MAX, Request, Response, Row, Status,
 };
+use answer::refusal;
 use proto::{
-    command::{MemberRefusal, NodeId, Role},
-    control::{self, Control},
+    command::{NodeId, Role},
+    control::Control,
     limit::{
         HashKey,
         lease::{Ask, GiveBack},
-        ledger::{Definition, Refusal, Session, Standing},
+        ledger::{Definition, Session},
     },
     time::Now,
 };
 use std::{
+    collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -43,115 +48,8 @@ pub(crate) const ASKS_MAX: usize = 4_096;
 /// Pushes that a slow hearer may be behind before the oldest are lost.
 pub(crate) const PUSHES_MAX: usize = 4_096;
 
-/// Why a question has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// No leader answered in time, or this node stopped: nothing is known, no limit was reached.
-    #[error("the ledger cannot be reached")]
-    Unreachable,
-    /// The ledger said no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The control plane said no.
-    #[error(transparent)]
-    Control(#[from] control::Refusal),
-    /// Membership said no.
-    #[error(transparent)]
-    Member(#[from] MemberRefusal),
-    /// This node may not ask that: it was removed, or its role does not allow it.
-    #[error("the cluster does not let this node do that")]
-    Forbidden,
-    /// The question is larger than a peer takes.
-    #[error("the request is too large")]
-    TooLarge,
-}
-
-/// An answer to [`Handle::lease`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
-    /// How the asker stands, or why there is nothing.
-    pub verdict: Result<Standing, Refusal>,
-    /// The moment in replicated history.
-    pub at: At,
-    /// The session under which it was asked.
-    pub session: Session,
-    /// Both clocks of this node before the question was sent for the first time: what the answer grants holds from here.
-    pub sent: Now,
-}
-
-/// What came of [`Handle::operate`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operated {
-    /// Done.
-    Done,
-    /// A credit: units given back.
-    Credited(u128),
-    /// A change of the control plane: its new version.
-    Version(u64),
-}
-
-/// How much this node knows of the control plane, and how fresh that is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fresh {
-    /// The control version that was complete here when the stamp was taken. [`Handle::control`] shows at least this one.
-    pub version: u64,
-    /// Boot clock before the question was asked that a majority has confirmed since, nanoseconds; 0: never.
-    pub asked_ns: u64,
-}
-
-/// What this node knows of the cluster without asking.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Local {
-    /// Who leads, as far as this node has heard.
-    pub leader: Option<NodeId>,
-    /// Raft's term (voters) or the term of the last answer.
-    pub term: u64,
-    /// Committed index (voters).
-    pub committed: u64,
-    /// Applied index (voters).
-    pub applied: u64,
-    /// Bytes of the log on the disk (voters).
-    pub log_bytes: u64,
-}
-
-/// A question on its way to the driver.
-#[derive(Debug)]
-pub(crate) enum ToDriver {
-    /// For the leader.
-    Ask {
-        request: Request,
-        deadline_ns: u64,
-        answer: oneshot::Sender<(Option<Response>, Now)>,
-    },
-    /// Write the machine's state into a file.
-    Snapshot {
-        path: PathBuf,
-        answer: oneshot::Sender<Result<u64, String>>,
-    },
-    /// Stop: close connections, sync the log.
-    Shutdown { answer: oneshot::Sender<()> },
-}
-
-/// What driver and handles share.
-pub(crate) struct Shared {
-    pub(crate) node: NodeId,
-    pub(crate) cluster: u128,
-    pub(crate) role: Role,
-    pub(crate) name: String,
-    pub(crate) secret: HashKey,
-    pub(crate) clock: settings::Clock,
-    pub(crate) time: Mutex<LedgerClock>,
-    pub(crate) session: watch::Sender<Option<Session>>,
-    pub(crate) control: watch::Sender<Arc<Control>>,
-    pub(crate) fresh_version: AtomicU64,
-    pub(crate) fresh_ns: AtomicU64,
-    pub(crate) pushes: broadcast::Sender<Push>,
-    pub(crate) local: watch::Sender<Local>,
-    pub(crate) failed: watch::Sender<Option<String>>,
-}
-
-/// A way to the ledger and the control plane; clones share it. The last one dropped does not stop the node:
-/// [`Handle::shutdown`] does.
+/// A way to the ledger and the control plane; clones share it. When the last one is dropped the node stops,
+/// but [`Handle::bye`] and [`Handle::shutdown`] are the polite way.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -166,36 +64,6 @@ impl fmt::Debug for Handle {
             .field("connected", &self.driver.is_some())
             .finish_non_exhaustive()
     }
-}
-
-impl Shared {
-    pub(crate) fn new(identity: Known, clock: settings::Clock, now: Now) -> Self {
-        Self {
-            node: identity.node,
-            cluster: identity.cluster,
-            role: identity.role,
-            name: identity.name,
-            secret: identity.secret,
-            clock,
-            time: Mutex::new(LedgerClock::new(now)),
-            session: watch::Sender::new(None),
-            control: watch::Sender::new(Arc::default()),
-            fresh_version: AtomicU64::new(0),
-            fresh_ns: AtomicU64::new(0),
-            pushes: broadcast::Sender::new(PUSHES_MAX),
-            local: watch::Sender::new(Local::default()),
-            failed: watch::Sender::new(None),
-        }
-    }
-}
-
-/// Who this node is.
-pub(crate) struct Known {
-    pub(crate) node: NodeId,
-    pub(crate) cluster: u128,
-    pub(crate) role: Role,
-    pub(crate) name: String,
-    pub(crate) secret: HashKey,
 }
 
 impl Handle {
@@ -214,6 +82,7 @@ impl Handle {
             role: Role::Client,
             name: String::new(),
             secret: HashKey([0; 16]),
+            local_addr: None,
         };
         Self {
             shared: Arc::new(Shared::new(known, Arc::new(move || now), now)),
@@ -239,6 +108,11 @@ impl Handle {
     /// Its name for people.
     pub fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    /// Where it listens for other nodes.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.shared.local_addr
     }
 
     /// The secret with which identities and keys of limits are hashed: the cluster's, or the configured one.
@@ -278,7 +152,7 @@ impl Handle {
         revision: u64,
         definitions: &[Definition],
     ) -> Result<Session, Error> {
-        let deadline_ns = self.deadline_ns(PATIENCE);
+        let until_ns = self.until_ns(PATIENCE);
         let session = self.wait_for_session(PATIENCE).await?;
         let pieces = definitions.len().div_ceil(DEFINITIONS_MAX).max(1);
         for piece in 0..pieces {
@@ -290,7 +164,7 @@ impl Handle {
                 definitions: definitions[from..upto].to_vec(),
                 last: piece + 1 == pieces,
             };
-            self.done(self.ask(request, deadline_ns).await?.0)?;
+            done(self.ask(request, until_ns).await?)?;
         }
         Ok(session)
     }
@@ -302,7 +176,7 @@ impl Handle {
         revision: u64,
         definitions: &[Definition],
     ) -> Result<Session, Error> {
-        let deadline_ns = self.deadline_ns(LEASE_PATIENCE);
+        let until_ns = self.until_ns(LEASE_PATIENCE);
         let session = self.wait_for_session(LEASE_PATIENCE).await?;
         for piece in definitions.chunks(DEFINITIONS_MAX) {
             let request = Request::Define {
@@ -311,36 +185,36 @@ impl Handle {
                 definitions: piece.to_vec(),
                 last: false,
             };
-            self.done(self.ask(request, deadline_ns).await?.0)?;
+            done(self.ask(request, until_ns).await?)?;
         }
         Ok(session)
     }
 
     /// Asks for quota under a session. Dropping the future loses nothing: the next answer offers again what was not heard.
     pub async fn lease(&self, session: Session, ask: Ask) -> Result<Heard, Error> {
-        let deadline_ns = self.deadline_ns(LEASE_PATIENCE);
+        let sent = (self.shared.clock)();
         let request = Request::Lease { session, ask };
-        match self.ask(request, deadline_ns).await? {
-            (Response::Lease { verdict, at }, sent) => Ok(Heard {
+        match self.ask(request, after(sent, LEASE_PATIENCE)).await? {
+            Response::Lease { verdict, at } => Ok(Heard {
                 verdict,
                 at,
                 session,
                 sent,
             }),
-            (other, _) => Err(refusal(other)),
+            other => Err(refusal(other)),
         }
     }
 
     /// Returns quota. Absolute totals: on an error they are simply said again.
     pub async fn give_back(&self, session: Session, returns: &[GiveBack]) -> Result<(), Error> {
-        let deadline_ns = self.deadline_ns(LEASE_PATIENCE);
+        let until_ns = self.until_ns(LEASE_PATIENCE);
         for piece in returns.chunks(RETURNS_MAX) {
             let request = Request::Return {
                 session,
                 returns: piece.to_vec(),
                 bye: false,
             };
-            self.done(self.ask(request, deadline_ns).await?.0)?;
+            done(self.ask(request, until_ns).await?)?;
         }
         Ok(())
     }
@@ -354,8 +228,8 @@ impl Handle {
             returns: last.to_vec(),
             bye: true,
         };
-        let deadline_ns = self.deadline_ns(LEASE_PATIENCE);
-        self.done(self.ask(request, deadline_ns).await?.0)
+        let until_ns = self.until_ns(LEASE_PATIENCE);
+        done(self.ask(request, until_ns).await?)
     }
 
     /// What the leader says by itself, from now on. A hearer that falls behind loses the oldest, which costs time only.
@@ -382,7 +256,7 @@ impl Handle {
     /// Counters as the ledger holds them, and how many there are; linearizable.
     pub async fn counters(&self, counters: Counters) -> Result<(Vec<Row>, u64, At), Error> {
         let request = Request::Counters(counters);
-        match self.ask(request, self.deadline_ns(PATIENCE)).await?.0 {
+        match self.ask(request, self.until_ns(PATIENCE)).await? {
             Response::Counters { rows, total, at } => Ok((rows, total, at)),
             other => Err(refusal(other)),
         }
@@ -390,8 +264,8 @@ impl Handle {
 
     /// How the cluster is, as its leader sees it.
     pub async fn status(&self) -> Result<Status, Error> {
-        let deadline_ns = self.deadline_ns(PATIENCE);
-        match self.ask(Request::Status, deadline_ns).await?.0 {
+        let until_ns = self.until_ns(PATIENCE);
+        match self.ask(Request::Status, until_ns).await? {
             Response::Status(status) => Ok(*status),
             other => Err(refusal(other)),
         }
@@ -405,7 +279,7 @@ impl Handle {
     /// An operator's write. Ok = committed. [`Error::Unreachable`]: it may or may not have been.
     pub async fn operate(&self, operate: Operate) -> Result<Operated, Error> {
         let request = Request::Operate(operate);
-        match self.ask(request, self.deadline_ns(PATIENCE)).await?.0 {
+        match self.ask(request, self.until_ns(PATIENCE)).await? {
             Response::Done { .. } => Ok(Operated::Done),
             Response::Credited(units) => Ok(Operated::Credited(units)),
             Response::Version(version) => Ok(Operated::Version(version)),
@@ -424,9 +298,23 @@ impl Handle {
         answered.await.map_err(|_| "the node stopped")?
     }
 
-    /// Why the node had to stop by itself, once it had to: its disk failed or is full. It acknowledges nothing any more;
-    /// the process should settle what is in flight as charged and exit with [`EXIT_STORAGE`].
-    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+    /// The voters and where they listen, as this node knows them.
+    pub fn voters(&self) -> BTreeMap<NodeId, String> {
+        self.shared.voters.borrow().clone()
+    }
+
+    /// A handle that does not keep the node running.
+    pub(crate) fn downgrade(&self) -> WeakHandle {
+        let driver = self.driver.as_ref().map(mpsc::Sender::downgrade);
+        WeakHandle {
+            shared: self.shared.clone(),
+            driver: driver.unwrap_or_else(|| mpsc::channel(1).0.downgrade()),
+        }
+    }
+
+    /// Why the node had to stop by itself, once it had to. It acknowledges nothing any more; the process should settle what
+    /// is in flight as charged and end with [`Failure::exit_code`].
+    pub fn failed(&self) -> watch::Receiver<Option<Failure>> {
         self.shared.failed.subscribe()
     }
 
@@ -453,12 +341,11 @@ impl Handle {
         }
     }
 
-    fn deadline_ns(&self, patience: Duration) -> u64 {
-        let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-        (self.shared.clock)().boot_ns.saturating_add(patience_ns)
+    fn until_ns(&self, patience: Duration) -> u64 {
+        after((self.shared.clock)(), patience)
     }
 
-    async fn ask(&self, request: Request, deadline_ns: u64) -> Result<(Response, Now), Error> {
+    async fn ask(&self, request: Request, deadline_ns: u64) -> Result<Response, Error> {
         let driver = self.driver.as_ref().ok_or(Error::Unreachable)?;
         let (answer, answered) = oneshot::channel();
         let asked = ToDriver::Ask {
@@ -468,29 +355,40 @@ impl Handle {
         };
         driver.send(asked).await.map_err(|_| Error::Unreachable)?;
         match answered.await {
-            Ok((Some(response), sent)) => Ok((response, sent)),
+            Ok(Some(response)) => Ok(response),
             _ => Err(Error::Unreachable),
-        }
-    }
-
-    fn done(&self, response: Response) -> Result<(), Error> {
-        match response {
-            Response::Done { .. } => Ok(()),
-            other => Err(refusal(other)),
         }
     }
 }
 
-/// The exit code of a process whose voter could not keep its log (sysexits: an input or output error).
-pub const EXIT_STORAGE: u8 = 74;
+/// A handle that does not keep the node running.
+#[derive(Clone)]
+pub(crate) struct WeakHandle {
+    shared: Arc<Shared>,
+    driver: mpsc::WeakSender<ToDriver>,
+}
 
-/// What an answer that was not hoped for means.
-fn refusal(response: Response) -> Error {
+impl WeakHandle {
+    /// A handle, while there is another one.
+    pub(crate) fn upgrade(&self) -> Option<Handle> {
+        let driver = self.driver.upgrade()?;
+        Some(Handle::new(self.shared.clone(), driver))
+    }
+
+    /// Where a voter listens.
+    pub(crate) fn address_of(&self, node: NodeId) -> Option<String> {
+        self.shared.voters.borrow().get(&node).cloned()
+    }
+}
+
+fn after(now: Now, patience: Duration) -> u64 {
+    let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+    now.boot_ns.saturating_add(patience_ns)
+}
+
+fn done(response: Response) -> Result<(), Error> {
     match response {
-        Response::Refused(refusal) => Error::Refused(refusal),
-        Response::Control(refusal) => Error::Control(refusal),
-        Response::Member(refusal) => Error::Member(refusal),
-        Response::Forbidden => Error::Forbidden,
-        _ => Error::Unreachable,
+        Response::Done { .. } => Ok(()),
+        other => Err(refusal(other)),
     }
 }

@@ -58,8 +58,24 @@ pub struct Identity {
     /// The secret that identities of limits are hashed with, unless the configuration overrides it.
     #[serde(with = "hex")]
     pub secret: [u8; 16],
+    /// How far a voter's log is.
+    pub log: LogState,
+    /// The node that has the key of the cluster's authority, where that is known.
+    pub authority: Option<NodeId>,
     /// What it proves itself with to other nodes; `None`: it is alone and was never made ready for others.
     pub tls: Option<Certificates>,
+}
+
+/// How far a voter's log is. A log that was begun and is empty is damage: the node would vote a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogState {
+    /// The node begins a cluster: the first start writes its first state.
+    Founds,
+    /// The node joined: the first start begins an empty log. Of lease clients always.
+    Joins,
+    /// There is one.
+    Begun,
 }
 
 /// PEM texts.
@@ -101,6 +117,8 @@ impl Identity {
             address: address.to_owned(),
             voters: BTreeMap::new(),
             secret: random(),
+            log: LogState::Founds,
+            authority: None,
             tls: None,
         };
         identity.set_voters([(node, address.to_owned())]);

@@ -31,7 +31,7 @@ const FILE_BYTES: u64 = 32 << 20;
 /// Bytes of log beyond which files are cleared away.
 const PURGE_BYTES: u64 = 128 << 20;
 /// What to do about damage.
-const REMEDY: &str = "remove this node from the cluster, empty the directory and join again \
+pub(crate) const REMEDY: &str = "remove this node from the cluster, empty the directory and join again \
     (a node that is alone: `tollgate cluster restore` from a snapshot)";
 
 /// Names the index of an entry to the engine.
@@ -160,7 +160,7 @@ impl Log {
         if hard_state.commit > last {
             return Err(bad("it ends before what it has committed"));
         }
-        snapshot_file::tidy(&self.snapshots, &[at]).map_err(disk::at(&self.snapshots))?;
+        snapshot_file::tidy(&self.snapshots, at, &[]).map_err(disk::at(&self.snapshots))?;
         self.hard_state = hard_state.clone();
         Ok(Recovered {
             hard_state,
@@ -204,13 +204,21 @@ impl Log {
 
     /// Clears files away that hold nothing any more; may run beside [`Log::write`].
     pub fn purger(&self) -> impl Fn() -> Result<(), raft_engine::Error> + Send + 'static {
-        let engine = self.engine.clone();
-        move || engine.purge_expired_files().map(|_| ())
+        let engine = Arc::downgrade(&self.engine);
+        move || match engine.upgrade() {
+            Some(engine) => engine.purge_expired_files().map(|_| ()),
+            None => Ok(()),
+        }
     }
 
-    /// Bytes of the log's files.
-    pub fn bytes(&self) -> u64 {
-        self.engine.get_used_size() as u64
+    /// Tells the bytes of the log's files.
+    pub fn gauge(&self) -> impl Fn() -> u64 + Send + 'static {
+        let engine = Arc::downgrade(&self.engine);
+        move || {
+            engine
+                .upgrade()
+                .map_or(0, |engine| engine.get_used_size() as u64)
+        }
     }
 
     fn message<M: protobuf::Message>(&self, key: &[u8]) -> Result<Option<M>, OpenError> {

@@ -4,7 +4,9 @@
 //! "TGSTATE1" · (length u32 LE, > 0 · chunk)* · 0 u32 · SHA-256 of all before it
 //! ```
 //!
-//! A file is named by its index, written beside, synced, renamed. What the chunks mean is the machine's business.
+//! The first chunk says what the file is about, in JSON; what the others mean is the machine's business. A file is named by
+//! its index, written beside, synced, renamed. An operator's snapshot also holds the identity secret, without which its
+//! counters would be nobody's: it is as secret as the data directory.
 
 use crate::{
     disk,
@@ -12,6 +14,7 @@ use crate::{
 };
 use aws_lc_rs::digest::{self, Context, SHA256};
 use proto::limit::ledger::Bounds;
+use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
@@ -23,6 +26,25 @@ const MAGIC: &[u8; 8] = b"TGSTATE1";
 const CHUNK_BYTES_MAX: usize = 16 << 20;
 const BUFFER_BYTES: usize = 256 << 10;
 const ENDING: &str = "state";
+
+/// What a file is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The encoded [`Manifest`].
+    manifest: Vec<u8>,
+    /// The secret that identities of limits are hashed with; in an operator's snapshot only.
+    pub secret: Option<[u8; 16]>,
+}
+
+impl About {
+    /// Of a state.
+    pub fn of(image: &Image, secret: Option<[u8; 16]>) -> Self {
+        Self {
+            manifest: image.manifest.encode(),
+            secret,
+        }
+    }
+}
 
 /// Why a state cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +68,12 @@ pub fn path(dir: &Path, index: u64) -> PathBuf {
 /// Writes a state's file in a directory; its name is on the disk when this returns.
 pub fn write(dir: &Path, image: &Image) -> io::Result<PathBuf> {
     let path = path(dir, image.manifest.index);
-    write_to(&path, image)?;
+    write_to(&path, image, &About::of(image, None))?;
     Ok(path)
 }
 
 /// Writes a state's file under a name of the caller's.
-pub fn write_to(path: &Path, image: &Image) -> io::Result<()> {
+pub fn write_to(path: &Path, image: &Image, about: &About) -> io::Result<()> {
     let beside = path.with_extension("new");
     let file = disk::create(&beside)?;
     let mut out = Hashed {
@@ -59,7 +81,8 @@ pub fn write_to(path: &Path, image: &Image) -> io::Result<()> {
         hash: Context::new(&SHA256),
     };
     out.write(MAGIC)?;
-    for chunk in image.chunks() {
+    let about = serde_json::to_vec(about)?;
+    for chunk in std::iter::once(about).chain(image.chunks()) {
         let length = u32::try_from(chunk.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
         out.write(&length.to_le_bytes())?;
         out.write(&chunk)?;
@@ -75,9 +98,30 @@ pub fn write_to(path: &Path, image: &Image) -> io::Result<()> {
 
 /// Reads the machine that a manifest describes.
 pub fn load(path: &Path, manifest: Manifest, bounds: Bounds) -> Result<Machine, LoadError> {
-    let mut loader = Loader::new(manifest, bounds);
-    read(path, |chunk| Ok(loader.chunk(chunk)?))?;
-    Ok(loader.finish()?)
+    let (machine, about) = load_any(path, bounds)?;
+    if about.manifest != manifest.encode() {
+        return Err(LoadError::Damaged("it is another state"));
+    }
+    Ok(machine)
+}
+
+/// Reads the machine that is in a file.
+pub fn load_any(path: &Path, bounds: Bounds) -> Result<(Machine, About), LoadError> {
+    let mut found: Option<(Loader, About)> = None;
+    read(path, |chunk| {
+        match &mut found {
+            Some((loader, _)) => loader.chunk(chunk)?,
+            None => {
+                let about: About = serde_json::from_slice(chunk)
+                    .map_err(|_| LoadError::Damaged("it does not say what it is about"))?;
+                let manifest = Manifest::decode(&about.manifest)?;
+                found = Some((Loader::new(manifest, bounds), about));
+            }
+        }
+        Ok(())
+    })?;
+    let (loader, about) = found.ok_or(LoadError::Damaged("it is empty"))?;
+    Ok((loader.finish()?, about))
 }
 
 /// Reads a file's chunks, each whole; that the file is whole is known when this returns.
@@ -120,17 +164,18 @@ fn read(
     Ok(())
 }
 
-/// Removes the states in a directory but those to keep, and what was left half-written.
-pub fn tidy(dir: &Path, keep: &[u64]) -> io::Result<()> {
+/// Removes the states in a directory that are older than the newest one, but those to keep, and what was left
+/// half-written.
+pub fn tidy(dir: &Path, newest: u64, keep: &[u64]) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let index = path
+        let index: Option<u64> = path
             .file_stem()
             .and_then(|stem| stem.to_str()?.parse().ok());
         let is_state = path.extension().is_some_and(|ending| ending == ENDING);
         let is_half = path.extension().is_some_and(|ending| ending == "new");
-        let is_kept = index.is_some_and(|index| keep.contains(&index));
-        if is_half || (is_state && !is_kept) {
+        let is_old = index.is_none_or(|index| index < newest && !keep.contains(&index));
+        if is_half || (is_state && is_old) {
             fs::remove_file(&path)?;
         }
     }

@@ -4,7 +4,7 @@ use proto::{
     limit::{HashKey, ledger::Bounds},
     time::Now,
 };
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// Reads both clocks.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
@@ -25,6 +25,8 @@ pub struct Settings {
     /// Overrides the secret of the cluster that identities of limits are hashed with. Nodes with different ones refuse
     /// each other.
     pub identity_secret: Option<HashKey>,
+    /// Pause between questions how fresh the control plane known here is; well below `freshness_max`.
+    pub fresh_every: Duration,
     /// Bounds of the ledger.
     pub ledger: Bounds,
     /// Raft's times.
@@ -66,6 +68,7 @@ impl Settings {
             advertise: None,
             bootstrap: true,
             identity_secret: None,
+            fresh_every: Duration::from_secs(1),
             ledger: Bounds::default(),
             timing: Timing::default(),
             snapshot_after_bytes: 64 << 20,

@@ -4,7 +4,7 @@ use super::{Plane, guard::Caller, routes::Failed};
 use crate::clock;
 use ::cluster::handle::Error;
 use http::StatusCode;
-use proto::audit::Operation;
+use proto::{audit::Operation, control::Refusal};
 use std::time::Duration;
 
 /// How long an operator waits for a place in the audit's queue.
@@ -77,7 +77,9 @@ pub(super) fn failed(error: Error) -> Failed {
             StatusCode::FORBIDDEN,
             "the cluster does not let this node do that: ask a voter that belongs to it".into(),
         ),
-        Error::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+        Error::Control(Refusal::TooLarge) => {
+            (StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+        }
         Error::Refused(_) | Error::Control(_) | Error::Member(_) => {
             (StatusCode::CONFLICT, error.to_string())
         }

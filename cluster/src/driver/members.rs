@@ -1,0 +1,189 @@
+//! Who belongs to the cluster and where: told to the transport and the client, and noted for the next start.
+//!
+//! A voter reads it off its machine, a lease client asks when the leader's answers say that it has changed.
+
+use super::{Driver, Waiter};
+use crate::{
+    handle::Shared,
+    identity::Identity,
+    transport::{Members, Peer, Transport},
+    wire::{Operate, Request, Response},
+};
+use proto::{
+    command::{NodeId, Role},
+    time::Now,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Nodes that were taken out and are remembered.
+const REMOVED_MAX: usize = 4_096;
+/// Pause between questions that got no answer.
+const RETRY_NS: u64 = 1_000_000_000;
+
+/// What is known of the membership.
+#[derive(Debug, Default)]
+pub(crate) struct Roll {
+    members: Members,
+    /// The version of `members`; `None`: as the identity remembered it.
+    version: Option<u64>,
+    /// The version that the leader told of.
+    told: u64,
+    /// A question is out.
+    is_asking: bool,
+    retry_ns: u64,
+    /// When this voter's address may be told again.
+    address_ns: u64,
+}
+
+impl Roll {
+    /// Begins with what was noted at the last run.
+    pub(super) fn begin(
+        &mut self,
+        identity: &Identity,
+        transport: Option<&Transport>,
+        shared: &Shared,
+    ) {
+        shared.voters.send_replace(identity.voters());
+        for (node, address) in identity.voters() {
+            let role = Role::Voter;
+            self.members.nodes.insert(node, Peer { address, role });
+        }
+        if let Some(transport) = transport {
+            transport.set_members(self.members.clone());
+        }
+    }
+
+    /// The leader's version.
+    pub(super) fn told(&mut self, version: u64) {
+        self.told = version;
+    }
+
+    /// Whether another voter could lead.
+    pub(super) fn has_others(&self) -> bool {
+        self.voters().count() > 1
+    }
+
+    fn voters(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        let nodes = self.members.nodes.iter();
+        nodes
+            .filter(|(_, peer)| peer.role == Role::Voter)
+            .map(|(node, peer)| (*node, peer))
+    }
+
+    pub(super) fn address_answered(&mut self, response: Option<Response>, now: Now) {
+        if !matches!(response, Some(Response::Done { .. })) {
+            tracing::warn!(
+                ?response,
+                "this node's address is not known to the cluster yet"
+            );
+        }
+        self.address_ns = now.boot_ns.saturating_add(RETRY_NS);
+    }
+
+    /// Takes the present members over; whether anything changed.
+    fn take(&mut self, nodes: BTreeMap<NodeId, Peer>, version: u64) -> bool {
+        self.version = Some(version);
+        if nodes == self.members.nodes {
+            return false;
+        }
+        let former = std::mem::replace(&mut self.members.nodes, nodes);
+        let removed: BTreeSet<NodeId> = former
+            .into_keys()
+            .filter(|node| !self.members.nodes.contains_key(node))
+            .collect();
+        self.members.removed.extend(removed);
+        while self.members.removed.len() > REMOVED_MAX {
+            self.members.removed.pop_first();
+        }
+        true
+    }
+}
+
+impl Driver {
+    /// Sees to it that the membership known here is the newest, and that ours is right.
+    pub(super) fn roll_call(&mut self, now: Now) {
+        let Some(voter) = &self.voter else {
+            let is_old = self
+                .roll
+                .version
+                .is_none_or(|known| known != self.roll.told);
+            if is_old && !self.roll.is_asking && self.roll.retry_ns <= now.boot_ns {
+                self.roll.is_asking = true;
+                self.ask_as(Waiter::Members, Request::Members, now);
+            }
+            return;
+        };
+        let machine = voter.replica.machine();
+        let version = machine.members_version();
+        if machine.index() > 0 && self.roll.version != Some(version) {
+            let members = machine.members();
+            let peer = |entry: &crate::machine::Entry| Peer {
+                address: entry.address.clone(),
+                role: entry.role,
+            };
+            let nodes = members.map(|(node, entry)| (node, peer(entry))).collect();
+            if self.roll.take(nodes, version) {
+                self.spread(now);
+            }
+        }
+        let own = self.roll.members.nodes.get(&self.shared.node);
+        let has_moved = own.is_some_and(|own| own.address != self.address);
+        if has_moved && self.client.session().is_some() && self.roll.address_ns <= now.boot_ns {
+            // Until it is answered.
+            self.roll.address_ns = u64::MAX;
+            let address = self.address.clone();
+            let request = Request::Operate(Operate::Address { address });
+            self.ask_as(Waiter::Address, request, now);
+        }
+    }
+
+    /// The answer to a lease client's question.
+    pub(super) fn members(&mut self, response: Option<Response>, now: Now) {
+        self.roll.is_asking = false;
+        self.roll.retry_ns = now.boot_ns.saturating_add(RETRY_NS);
+        let Some(Response::Members {
+            members,
+            members_version,
+            ..
+        }) = response
+        else {
+            return;
+        };
+        let nodes = members.into_iter().map(|member| {
+            let (address, role) = (member.address, member.role);
+            (member.node, Peer { address, role })
+        });
+        if self.roll.take(nodes.collect(), members_version) {
+            self.spread(now);
+        }
+        // A follower may have answered that is behind: what it knows is asked again when the leader is heard.
+        self.roll.told = self.roll.told.max(members_version);
+    }
+
+    /// Tells everybody here, and notes it for the next start.
+    fn spread(&mut self, now: Now) {
+        if let Some(transport) = &self.transport {
+            transport.set_members(self.roll.members.clone());
+        }
+        let voters: BTreeMap<NodeId, String> = self
+            .roll
+            .voters()
+            .map(|(node, peer)| (node, peer.address.clone()))
+            .collect();
+        if voters.is_empty() {
+            return;
+        }
+        self.shared.voters.send_replace(voters.clone());
+        self.client
+            .set_voters(voters.keys().copied().collect(), now);
+        if self.identity.voters() != voters {
+            self.identity.set_voters(voters);
+            if let Some(own) = self.roll.members.nodes.get(&self.shared.node) {
+                self.identity.address.clone_from(&own.address);
+            }
+            if let Err(error) = self.data.save(&self.identity) {
+                tracing::warn!(%error, "the voters' addresses cannot be noted for the next start");
+            }
+        }
+    }
+}
