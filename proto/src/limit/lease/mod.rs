@@ -17,6 +17,7 @@
 //! *spent + returned + reserved + bucket ≤ granted*.
 
 mod denied;
+mod hear;
 mod holder;
 mod ready;
 mod size;

@@ -5,9 +5,7 @@ use super::{
     RESERVE_REST_NS, Todo,
     holder::{Asked, Waiter, Why},
 };
-#[cfg(feature = "faults")]
-use crate::faults::Fault;
-use crate::{limit::bucket::Bucket, time::Now};
+use crate::{faulty::planted, limit::bucket::Bucket, time::Now};
 
 impl Holder {
     /// What is to be done now; again until `None`.
@@ -123,12 +121,13 @@ impl Holder {
 
     /// Takes everything out that is not spent, first out of the bucket, then into the total: a unit is never in both.
     pub(super) fn give_up(&mut self, bucket: &Bucket, now: Now) {
-        #[cfg(feature = "faults")]
-        if self.faults.has(Fault::ReturnWithoutTaking) {
+        if planted!(self, ReturnWithoutTaking) {
             self.totals.returned += u128::from(bucket.remaining());
             self.back_ns = (now.boot_ns, RESEND_NS.0);
             return;
         }
+        // An empty bucket is no reason to ask for more.
+        bucket.set_low(0);
         let kept = std::mem::take(&mut self.totals.reserved);
         let taken = u128::from(bucket.take_back()) + u128::from(kept);
         if taken > 0 {
@@ -187,7 +186,7 @@ impl Holder {
         let session = self.session?;
         let (want, min) = self.amounts(bucket, why, now);
         bucket.set_low(0);
-        self.questions += 1;
+        self.questions = self.questions.wrapping_add(1);
         self.unsettled = true;
         self.asked = Some(Asked {
             number: self.questions,
@@ -253,12 +252,10 @@ impl Holder {
         let pause_ns = self.back_ns.1;
         let next_ns = pause_ns.saturating_mul(2).min(RESEND_NS.1);
         self.back_ns = (now.boot_ns.saturating_add(pause_ns), next_ns);
-        #[cfg(feature = "faults")]
-        if self.faults.has(Fault::PutBackAfterSend) {
+        if planted!(self, PutBackAfterSend) {
             let sent = self.totals.returned - self.totals.acknowledged;
             bucket.top_up(u64::try_from(sent).unwrap_or(u64::MAX));
         }
-        let _ = bucket;
         Some(Todo::GiveBack(
             self.session?,
             GiveBack {
