@@ -13,6 +13,7 @@ mod show;
 pub(crate) mod tests;
 mod tickets;
 
+pub use cluster::memory::Error as DefineError;
 pub use show::{Filter, Found, LimitState, SHOW_MAX};
 pub use tickets::{Charged, Tickets};
 

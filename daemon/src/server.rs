@@ -5,19 +5,20 @@ use crate::{
     audit::Audit,
     clock,
     config::{
-        self, Attempt, FileProblem, Loaded, Settings,
+        self, Loaded, Settings,
         watch::{Seen, Watcher},
     },
+    control::{self, Ask, Keeper},
     drain::{Drain, Phase},
+    freshness::Freshness,
     gateway::{
         Core, Gate,
-        listener::{self, Connections, Serves, Tls},
+        listener::{self, Connections, Serves},
     },
     limiter::Limiter,
     metrics::Metrics,
     tls,
     upstream::{stdio, streamable_http},
-    view::View,
 };
 use anyhow::Context;
 use cluster::memory::Handle;
@@ -54,8 +55,8 @@ pub struct Source {
 pub struct Server {
     gate: Arc<Gate>,
     settings: Settings,
-    view: Arc<View>,
-    reload: Option<Source>,
+    loaded: Loaded,
+    source: Option<Source>,
     sockets: Vec<Vec<TcpListener>>,
     serves: Vec<Serves>,
     addresses: Vec<SocketAddr>,
@@ -65,7 +66,7 @@ pub struct Server {
 impl Server {
     /// Binds and builds. Without a `source` nothing is reloaded.
     pub fn new(loaded: Loaded, source: Option<Source>) -> anyhow::Result<Self> {
-        let Loaded { settings, view, .. } = loaded;
+        let settings = loaded.settings.clone();
         let (mut sockets, mut serves, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for listener in &settings.listeners {
             let bound = bind(listener.address, settings.runtimes)
@@ -93,16 +94,19 @@ impl Server {
         let bounds = LedgerBounds::default();
         let limiter = Arc::new(Limiter::new(
             Handle::single(bounds, clock::now())?,
-            view.bounds.counters,
+            loaded.view.bounds.counters,
         ));
         let stdio = Arc::new(stdio::Pool::new(metrics.clone()));
-        let gate = Arc::new(Gate::new(Arc::default(), limiter, audit, metrics, stdio));
+        let freshness = Arc::new(Freshness::new(settings.cluster.freshness_max));
+        let views = Arc::default();
+        let gate = Gate::new(views, freshness, limiter, audit, metrics, stdio);
+        let gate = Arc::new(gate);
         let connections = Arc::default();
         Ok(Self {
             gate,
             settings,
-            view,
-            reload: source,
+            loaded,
+            source,
             sockets,
             serves,
             addresses,
@@ -121,33 +125,70 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let Self {
+            gate,
+            settings,
+            loaded,
+            source,
+            sockets,
+            serves,
+            connections,
+            ..
+        } = self;
+        let (path, seen) = source.map(|source| (source.path, source.seen)).unzip();
+        let mut keeper = Keeper::new(gate.clone(), loaded, path, serves.clone(), None);
         // Before the first connection is served: what came early waits in the sockets' queues.
-        runtime.block_on(put_in_force(&self.gate, self.view.clone()))?;
-        let threads = self.start_cores()?;
-        let result = LocalSet::new().block_on(&runtime, self.govern(stop, threads, ready));
+        runtime.block_on(keeper.begin())?;
+        let threads = start_cores(&gate, &connections, &sockets, &serves)?;
+        let running = Running {
+            gate,
+            connections,
+            threads,
+            settings,
+            keeper,
+            seen,
+        };
+        let result = LocalSet::new().block_on(&runtime, running.govern(stop, ready));
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
     }
+}
 
-    fn start_cores(&self) -> anyhow::Result<Vec<JoinHandle<()>>> {
-        let runtimes = self.sockets.first().map_or(0, Vec::len);
-        let mut threads = Vec::new();
-        for index in 0..runtimes {
-            let mut mine = Vec::new();
-            for (sockets, serves) in self.sockets.iter().zip(&self.serves) {
-                mine.push((sockets[index].try_clone()?, serves.clone()));
-            }
-            let (gate, connections) = (self.gate.clone(), self.connections.clone());
-            let thread = std::thread::Builder::new().name(format!("core-{index}"));
-            threads.push(thread.spawn(move || core(gate, connections, mine))?);
+fn start_cores(
+    gate: &Arc<Gate>,
+    connections: &Arc<Connections>,
+    sockets: &[Vec<TcpListener>],
+    serves: &[Serves],
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let runtimes = sockets.first().map_or(0, Vec::len);
+    let mut threads = Vec::new();
+    for index in 0..runtimes {
+        let mut mine = Vec::new();
+        for (sockets, serves) in sockets.iter().zip(serves) {
+            mine.push((sockets[index].try_clone()?, serves.clone()));
         }
-        Ok(threads)
+        let (gate, connections) = (gate.clone(), connections.clone());
+        let thread = std::thread::Builder::new().name(format!("core-{index}"));
+        threads.push(thread.spawn(move || core(gate, connections, mine))?);
     }
+    Ok(threads)
+}
 
+/// A gateway whose connections are served.
+struct Running {
+    gate: Arc<Gate>,
+    connections: Arc<Connections>,
+    threads: Vec<JoinHandle<()>>,
+    settings: Settings,
+    keeper: Keeper,
+    /// Files that were read; `None`: nothing is reloaded.
+    seen: Option<Vec<Seen>>,
+}
+
+impl Running {
     async fn govern(
         self,
         mut stop: watch::Receiver<bool>,
-        threads: Vec<JoinHandle<()>>,
         ready: impl FnOnce(),
     ) -> anyhow::Result<()> {
         let gate = self.gate.clone();
@@ -157,7 +198,7 @@ impl Server {
             signal(SignalKind::hangup())?,
         );
         ready();
-        let (reload, mut reloads) = mpsc::channel::<oneshot::Sender<Result<u64, String>>>(4);
+        let (asks, asked) = mpsc::channel(control::ASKS);
         let (admin_stop, admin_stopped) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let sessions = gate.sessions.clone();
@@ -168,7 +209,7 @@ impl Server {
             limiter: gate.limiter.clone(),
             audit: gate.audit.clone(),
             metrics: gate.metrics.clone(),
-            reload,
+            keeper: asks.clone(),
             started: Instant::now(),
             draining: draining.clone(),
             sessions: Arc::new(move || sessions.count_open()),
@@ -176,14 +217,12 @@ impl Server {
         let settings = self.settings.admin.clone();
         let admin =
             tokio::task::spawn_local(admin::serve(settings, Arc::new(plane), admin_stopped));
-        let (path, mut changes, seen) = start_watching(self.reload, self.settings.reload_interval);
-        let mut reloader = Reloader {
-            gate: gate.clone(),
-            path,
-            serves: self.serves,
-            settings: self.settings,
-            seen,
-        };
+        let interval = self.settings.reload_interval;
+        let interval = interval.filter(|_| self.seen.is_some());
+        let seen = self.seen.unwrap_or_default();
+        let (changes, watched) = start_watching(seen.clone(), interval);
+        let keeper = self.keeper.run(asked, changes, watched, seen);
+        let keeper = tokio::task::spawn_local(keeper);
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut admin = Some(admin);
@@ -194,13 +233,9 @@ impl Server {
                 _ = stop.wait_for(|stop| *stop) => break,
                 _ = hup.recv() => {
                     gate.audit.reopen();
-                    let _ = reloader.reload("SIGHUP").await;
-                }
-                Some(()) = changes.recv() => {
-                    let _ = reloader.reload("file change").await;
-                }
-                Some(answer) = reloads.recv() => {
-                    let _ = answer.send(reloader.reload("admin").await);
+                    // With a full queue there is a reload waiting already, or about to.
+                    let (answer, _) = oneshot::channel();
+                    let _ = asks.try_send(Ask::Reload { cause: "SIGHUP", answer });
                 }
                 _ = sweep.tick() => {
                     let now = clock::now();
@@ -214,7 +249,9 @@ impl Server {
             }
         }
         draining.store(true, Relaxed);
-        shut_down(&gate, &self.connections, threads, &mut term, &mut int).await;
+        let (connections, threads) = (&self.connections, self.threads);
+        shut_down(&gate, connections, threads, &mut term, &mut int).await;
+        keeper.abort();
         let _ = admin_stop.send(true);
         if let Some(admin) = admin {
             let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
@@ -318,135 +355,19 @@ async fn shut_down(
     }
 }
 
-type Watching = (
-    Option<PathBuf>,
-    mpsc::Receiver<()>,
-    Option<mpsc::Sender<Vec<Seen>>>,
-);
-
-/// Watches what was read for changes; the sender takes what each reload has read.
-fn start_watching(source: Option<Source>, interval: Option<Duration>) -> Watching {
+/// Watches files for changes: signals of settled ones, and where to say what each reload has read.
+fn start_watching(
+    seen: Vec<Seen>,
+    interval: Option<Duration>,
+) -> (mpsc::Receiver<()>, Option<mpsc::Sender<Vec<Seen>>>) {
     let (changed, changes) = mpsc::channel(1);
+    let Some(interval) = interval else {
+        return (changes, None);
+    };
     let (list, lists) = mpsc::channel(4);
-    let (path, seen) = source.map(|source| (source.path, source.seen)).unzip();
-    match (seen, interval) {
-        (Some(seen), Some(interval)) => {
-            tokio::task::spawn_local(config::watch::watch(
-                Watcher::new(seen),
-                interval,
-                changed,
-                lists,
-            ));
-            (path, changes, Some(list))
-        }
-        _ => (path, changes, None),
-    }
-}
-
-/// Limits are made known to the ledger before the view that names them takes effect.
-async fn put_in_force(gate: &Gate, view: Arc<View>) -> anyhow::Result<()> {
-    let policies = view
-        .grants
-        .values()
-        .flat_map(|grant| grant.servers.values())
-        .filter_map(|b| b.policy.clone());
-    let policies: Vec<_> = policies.collect();
-    let limits = policies.iter().flat_map(|policy| &policy.limits);
-    gate.limiter
-        .define(limits, clock::now())
-        .await
-        .context("the ledger refuses a limit")?;
-    gate.metrics.reloaded(true, view.revision);
-    gate.views.put(view);
-    Ok(())
-}
-
-/// Reloads all or nothing.
-struct Reloader {
-    gate: Arc<Gate>,
-    path: Option<PathBuf>,
-    serves: Vec<Serves>,
-    settings: Settings,
-    seen: Option<mpsc::Sender<Vec<Seen>>>,
-}
-
-impl Reloader {
-    async fn reload(&mut self, cause: &str) -> Result<u64, String> {
-        let Some(path) = &self.path else {
-            return Err("this gateway was not started from a file".into());
-        };
-        let revision = self.gate.views.load().map_or(0, |view| view.revision) + 1;
-        let Attempt { outcome, seen } = config::attempt(path, revision, Some(&self.settings));
-        if let Some(watcher) = &self.seen {
-            let _ = watcher.send(seen).await;
-        }
-        match self.try_reload(outcome).await {
-            Ok(()) => {
-                self.gate.sweep(clock::now());
-                tracing::info!(cause, revision, "a new view is in force");
-                Ok(revision)
-            }
-            Err(why) => {
-                self.gate.metrics.reloaded(false, revision - 1);
-                tracing::error!(
-                    cause,
-                    revision = revision - 1,
-                    "reload refused, the old view stays in force:\n{why}"
-                );
-                Err(why)
-            }
-        }
-    }
-
-    async fn try_reload(&self, outcome: Result<Loaded, Vec<FileProblem>>) -> Result<(), String> {
-        let loaded = outcome.map_err(|problems| {
-            problems
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("\n")
-        })?;
-        let tls = self
-            .tls(&loaded.settings)
-            .map_err(|error| format!("{error:#}"))?;
-        put_in_force(&self.gate, loaded.view)
-            .await
-            .map_err(|error| format!("{error:#}"))?;
-        for (held, fresh) in tls {
-            if let Ok(mut held) = held.write() {
-                *held = fresh;
-            }
-        }
-        for setting in config::needs_restart(&self.settings, &loaded.settings) {
-            tracing::warn!(setting, "changed in the file, takes effect with a restart");
-        }
-        Ok(())
-    }
-
-    /// Every certificate is read before any is replaced.
-    fn tls(&self, settings: &Settings) -> anyhow::Result<Vec<(Tls, Arc<rustls::ServerConfig>)>> {
-        let mut fresh = Vec::new();
-        let started = self.settings.listeners.iter().enumerate();
-        for ((index, ours), serves) in started.zip(&self.serves) {
-            // Listeners may have changed places in the file: a socket keeps to the entry with its address.
-            let here = settings.listeners.get(index);
-            let here = here.filter(|listener| listener.address == ours.address);
-            let listener = here.or_else(|| {
-                let mut all = settings.listeners.iter();
-                all.find(|listener| listener.address == ours.address)
-            });
-            if let (Some(held), Some(files)) = (
-                &serves.tls,
-                listener.and_then(|listener| listener.tls.as_ref()),
-            ) {
-                fresh.push((
-                    held.clone(),
-                    tls::server_config(files, &[b"h2", b"http/1.1"])?,
-                ));
-            }
-        }
-        Ok(fresh)
-    }
+    let watcher = Watcher::new(seen);
+    tokio::task::spawn_local(config::watch::watch(watcher, interval, changed, lists));
+    (changes, Some(list))
 }
 
 /// Binds one socket a runtime to the same address (SO_REUSEPORT), after making sure that nobody else has it.

@@ -5,19 +5,38 @@ use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue};
 use proto::{
     grant::TokenHash,
-    id::{GrantId, ServerName},
+    id::{GrantId, PolicyName, ServerName},
     policy::Policy,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 use tokio::sync::watch;
 
+/// Where a resource stands: the two are shown apart and never take each other's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// In this node's files.
+    File,
+    /// In the cluster's log.
+    Log,
+}
+
+impl Origin {
+    /// The word in what is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::File => "file",
+            Origin::Log => "log",
+        }
+    }
+}
+
 /// Everything that a request is judged by.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct View {
     /// Counts up by one with every view that takes effect, from 1.
     pub revision: u64,
@@ -25,12 +44,40 @@ pub struct View {
     pub grants: HashMap<TokenHash, Arc<Grant>, foldhash::fast::RandomState>,
     /// Servers by name.
     pub servers: BTreeMap<ServerName, Arc<Server>>,
+    /// Policies as they are used, each once for every server that it is used on.
+    pub policies: BTreeMap<(PolicyName, ServerName), UsedPolicy>,
+    /// The version of the cluster's control plane that is in here; 0: nothing of it.
+    pub control: u64,
+    /// Resources of the log that cannot be put in force on this node.
+    pub unresolved: Arc<[Unresolved]>,
     /// Bounds in force.
     pub bounds: Bounds,
     /// Accepted `Host` values beyond loopback names and the listeners' addresses, lower case, without port.
     pub hosts: Vec<String>,
     /// Accepted `Origin` values beyond those of accepted hosts, e.g. `https://app.example.com`.
     pub origins: Vec<String>,
+}
+
+/// A policy on a server.
+#[derive(Clone, Debug)]
+pub struct UsedPolicy {
+    /// The policy, compiled for that server.
+    pub policy: Arc<Policy>,
+    /// Where its document stands.
+    pub origin: Origin,
+}
+
+/// A resource of the log that cannot be put in force on this node: what needs it is refused, everything else goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// What it is.
+    pub kind: proto::control::Kind,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// Why, a sentence each, with places in its document.
+    pub why: Vec<String>,
 }
 
 /// A grant as the gateway sees it.
@@ -44,6 +91,14 @@ pub struct Grant {
     pub expires_ms: Option<u64>,
     /// Refused always: kept in the file so that the audit can name it.
     pub revoked: bool,
+    /// Where it stands. One from the log is refused while this node's knowledge of the log is too old.
+    pub origin: Origin,
+    /// It stands here under a token that was replaced: `expires_ms` is that token's end.
+    pub former: bool,
+    /// It cannot be put in force on this node: everything is refused.
+    pub barred: bool,
+    /// Servers that it names and that cannot be put in force on this node for it.
+    pub unresolved: Vec<ServerName>,
     /// The servers it may use.
     pub servers: HashMap<ServerName, Binding, foldhash::fast::RandomState>,
 }
@@ -62,6 +117,8 @@ pub struct Binding {
 pub struct Server {
     /// Its name: the last segment of `/mcp/<name>`.
     pub name: ServerName,
+    /// Where it stands.
+    pub origin: Origin,
     /// How it is reached.
     pub transport: Transport,
     /// Methods passed although the closed table does not know them.
@@ -139,6 +196,30 @@ pub struct Rlimits {
     pub cpu_seconds: Option<u64>,
     /// RLIMIT_NOFILE.
     pub files: Option<u64>,
+}
+
+impl View {
+    /// The policies as they are used by the grants of the view: compiled ones that nobody uses are not among them.
+    pub fn used_policies<'g>(
+        grants: impl IntoIterator<Item = &'g Arc<Grant>>,
+        origin: impl Fn(&str) -> Origin,
+    ) -> BTreeMap<(PolicyName, ServerName), UsedPolicy> {
+        let mut seen = HashSet::new();
+        let mut used = BTreeMap::new();
+        for (server, binding) in grants.into_iter().flat_map(|grant| &grant.servers) {
+            let Some(policy) = &binding.policy else {
+                continue;
+            };
+            // Thousands of grants share a policy: only the first costs more than this.
+            if seen.insert(Arc::as_ptr(policy)) {
+                let origin = origin(&policy.name);
+                let key = (PolicyName::new(&policy.name), server.clone());
+                let policy = policy.clone();
+                used.insert(key, UsedPolicy { policy, origin });
+            }
+        }
+        used
+    }
 }
 
 /// The place where the view in force is kept, and where streams hear of a new one.

@@ -17,7 +17,7 @@ mod tls;
 pub use client::{ClientError, ask, send};
 pub use listen::Listeners;
 
-use crate::{audit::Audit, limiter::Limiter, metrics::Metrics, view::Views};
+use crate::{audit::Audit, control::Ask, limiter::Limiter, metrics::Metrics, view::Views};
 use proto::grant::TokenHash;
 use std::{
     net::SocketAddr,
@@ -25,7 +25,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 /// Where the admin plane listens.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,9 +71,6 @@ pub struct Tls {
     pub client_ca: PathBuf,
 }
 
-/// A request to reload: the composition root answers with the new revision or with why the old view stays.
-pub type ReloadSender = mpsc::Sender<oneshot::Sender<Result<u64, String>>>;
-
 /// What the admin plane shows and does.
 pub struct Plane {
     /// The view in force.
@@ -88,8 +85,8 @@ pub struct Plane {
     pub audit: Audit,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Where a reload is asked for.
-    pub reload: ReloadSender,
+    /// Who puts views in force.
+    pub keeper: mpsc::Sender<Ask>,
     /// When the gateway started.
     pub started: Instant,
     /// Whether it is draining.

@@ -1,7 +1,7 @@
 //! The admin API's routes.
 
 use super::{Plane, cluster, guard, guard::Caller, limits, show};
-use crate::clock;
+use crate::{clock, control::Ask};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -102,11 +102,15 @@ fn in_force(
     }
 }
 
-/// Asks the composition root, which answers one reload after the other.
+/// Asks the keeper, which answers one reload after the other.
 async fn reload(plane: &Plane) -> Result<Reply, Failed> {
-    let (reply, replied) = oneshot::channel();
+    let (answer, replied) = oneshot::channel();
+    let reload = Ask::Reload {
+        cause: "admin",
+        answer,
+    };
     let asked = async {
-        plane.reload.send(reply).await.ok()?;
+        plane.keeper.send(reload).await.ok()?;
         replied.await.ok()
     };
     match timeout(RELOAD_WAIT, asked).await {

@@ -147,7 +147,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         bounds::Bounds,
-        view::{Binding, HttpTarget},
+        view::{Binding, HttpTarget, Origin},
     };
     use proto::id::{GrantId, ServerName};
     use std::time::Duration;
@@ -156,6 +156,7 @@ pub(super) mod tests {
     pub(in crate::admin) fn sample() -> View {
         let server = Arc::new(Server {
             name: ServerName::new("flux"),
+            origin: Origin::File,
             transport: Transport::Http(HttpTarget {
                 url: "https://user:pass@example.com:8443/mcp?key=secret"
                     .parse()
@@ -177,12 +178,19 @@ pub(super) mod tests {
                 label: Some(format!("the {id}").into()),
                 expires_ms,
                 revoked,
+                origin: Origin::Log,
+                former: false,
+                barred: false,
+                unresolved: Vec::new(),
                 servers: [(server.name.clone(), binding)].into_iter().collect(),
             })
         };
         let rotated = grant("b", Some(2_000), false);
         View {
             revision: 3,
+            policies: BTreeMap::new(),
+            control: 0,
+            unresolved: Arc::default(),
             grants: [
                 (TokenHash([0x11; 32]), rotated.clone()),
                 (TokenHash([0x22; 32]), rotated),

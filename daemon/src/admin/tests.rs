@@ -20,11 +20,11 @@ use tokio::{
 
 const LONG: Duration = Duration::from_secs(10);
 
-/// A running admin plane; the receiver is the composition root's end of reloads.
+/// A running admin plane; the receiver is the keeper's end.
 struct Running {
     dir: TempDir,
     plane: Arc<Plane>,
-    reloads: mpsc::Receiver<oneshot::Sender<Result<u64, String>>>,
+    reloads: mpsc::Receiver<Ask>,
     stop: watch::Sender<bool>,
     served: JoinHandle<anyhow::Result<()>>,
     tcp: Option<SocketAddr>,
@@ -69,12 +69,7 @@ fn socket(dir: &TempDir) -> PathBuf {
     dir.path().join("run/admin.sock")
 }
 
-fn plane(
-    dir: &TempDir,
-) -> (
-    Arc<Plane>,
-    mpsc::Receiver<oneshot::Sender<Result<u64, String>>>,
-) {
+fn plane(dir: &TempDir) -> (Arc<Plane>, mpsc::Receiver<Ask>) {
     let sink = audit::Sink::File(audit::FileSettings {
         path: dir.path().join("audit.jsonl"),
         rotate_bytes: 1 << 20,
@@ -96,7 +91,7 @@ fn plane(
         )),
         audit: Audit::start(audit::Settings { sink, queue: 8 }).unwrap(),
         metrics: Metrics::new(),
-        reload,
+        keeper: reload,
         started: Instant::now(),
         draining: Arc::default(),
         sessions: Arc::new(|| 5),
@@ -166,7 +161,7 @@ async fn status_view_and_grants_are_shown() {
 }
 
 #[tokio::test]
-async fn a_reload_goes_to_the_composition_root_and_back() {
+async fn a_reload_goes_to_the_keeper_and_back() {
     let mut running = Running::start(None);
     for (answer, expected) in [
         (Ok(4), Ok(4)),
@@ -177,12 +172,11 @@ async fn a_reload_goes_to_the_composition_root_and_back() {
     ] {
         let path = socket(&running.dir);
         let asked = tokio::spawn(async move { ask(&path, Method::POST, admin::RELOAD).await });
-        timeout(LONG, running.reloads.recv())
-            .await
-            .unwrap()
-            .unwrap()
-            .send(answer)
-            .unwrap();
+        let asked_of_keeper = timeout(LONG, running.reloads.recv()).await.unwrap();
+        let Some(Ask::Reload { answer: reply, .. }) = asked_of_keeper else {
+            panic!("no reload was asked for");
+        };
+        reply.send(answer).unwrap();
         match (asked.await.unwrap(), expected) {
             (Ok(body), Ok(revision)) => {
                 let reloaded: admin::Reloaded = serde_json::from_slice(&body).unwrap();

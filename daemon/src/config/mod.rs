@@ -16,13 +16,20 @@ pub mod units;
 pub mod watch;
 
 pub use print::print_config;
-pub(crate) use resolve::{is_name, is_secret};
+pub(crate) use resolve::{
+    Bindings, is_name, is_secret,
+    log::{self, LogGrant, Reading, Surroundings},
+};
 pub use settings::{
     Cluster, Join, JoinToken, Listener, Secret, Serve, Settings, TlsFiles, needs_restart,
 };
 
 use crate::view::View;
-use proto::doc::{Node, Pos, Problem, Severity};
+use proto::{
+    doc::{Node, Pos, Problem, Severity},
+    id::ServerName,
+    policy::{self, Policy},
+};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -44,6 +51,7 @@ pub struct Loaded {
     node: Node,
     base: PathBuf,
     policies: Vec<PolicyDocument>,
+    compiled: resolve::Compiled,
 }
 
 /// A policy's document as it was read.
@@ -61,6 +69,49 @@ impl Loaded {
     /// The documents of all policies, used or not, in the order of their names.
     pub fn policies(self) -> Vec<PolicyDocument> {
         self.policies
+    }
+
+    /// A policy's document by name.
+    pub(crate) fn policy(&self, name: &str) -> Option<&PolicyDocument> {
+        let found = self
+            .policies
+            .binary_search_by(|p| p.name.as_str().cmp(name));
+        self.policies.get(found.ok()?)
+    }
+
+    /// The names of all policies.
+    pub(crate) fn policy_names(&self) -> impl Iterator<Item = &str> {
+        self.policies.iter().map(|policy| policy.name.as_str())
+    }
+
+    /// A policy as it is used on a server by a grant of the files.
+    pub(crate) fn compiled(&self, server: &ServerName, name: &str) -> Option<Arc<Policy>> {
+        let key = (server.clone(), name.to_owned());
+        self.compiled.get(&key)?.clone()
+    }
+}
+
+/// Compiles a policy's document for a server, as the configuration would.
+pub(crate) fn compile(
+    files: &Loaded,
+    place: &str,
+    name: &str,
+    document: &policy::dialect::Loaded,
+    server: &ServerName,
+) -> Result<Arc<Policy>, Vec<FileProblem>> {
+    let site = policy::compile::Site {
+        server,
+        policy: name,
+        secret: &files.settings.secret.key,
+        sessions_per_grant: u32::try_from(files.view.bounds.sessions_grant).unwrap_or(u32::MAX),
+    };
+    let at_place = |problem| FileProblem {
+        file: place.to_owned(),
+        problem,
+    };
+    match policy::compile(&document.policy, site) {
+        Ok(policy) => Ok(Arc::new(policy)),
+        Err(problems) => Err(problems.into_iter().map(at_place).collect()),
     }
 }
 

@@ -170,31 +170,51 @@ impl Printer<'_> {
 
     /// Grants of all files, by id.
     fn grants(&self) -> Node {
-        let mut by_id: BTreeMap<&str, (&Arc<Grant>, Vec<String>)> = BTreeMap::new();
+        type Tokens = (Vec<String>, Vec<(String, u64)>);
+        let mut by_id: BTreeMap<&str, (&Arc<Grant>, Tokens)> = BTreeMap::new();
         for (hash, grant) in &self.loaded.view.grants {
-            let (_, hashes) = by_id.entry(&grant.id).or_insert((grant, Vec::new()));
-            hashes.push(hash.to_string());
-        }
-        list(by_id.into_iter().map(|(id, (grant, mut hashes))| {
-            hashes.sort();
-            let bindings: BTreeMap<_, _> = grant.servers.iter().collect();
-            let mut servers = Map::default();
-            for (server, binding) in bindings {
-                let policy = binding.policy.as_ref();
-                servers.put(
-                    server,
-                    policy.map_or_else(null, |policy| text(&*policy.name)),
-                );
+            let (found, (present, former)) =
+                by_id.entry(&grant.id).or_insert((grant, Tokens::default()));
+            match grant.former {
+                true => former.push((hash.to_string(), grant.expires_ms.unwrap_or_default())),
+                false => {
+                    *found = grant;
+                    present.push(hash.to_string());
+                }
             }
-            Map::default()
-                .put("id", text(id))
-                .put_some("label", grant.label.as_deref().map(text))
-                .put("token_sha256", texts(hashes))
-                .put_some("expires", grant.expires_ms.map(|ms| text(rfc3339(ms))))
-                .put("revoked", truth(grant.revoked))
-                .put("servers", servers.done())
-                .done()
-        }))
+        }
+        list(
+            by_id
+                .into_iter()
+                .map(|(id, (grant, (mut hashes, mut former)))| {
+                    hashes.sort();
+                    former.sort();
+                    let former = former.into_iter().map(|(hash, until_ms)| {
+                        Map::default()
+                            .put("token_sha256", text(hash))
+                            .put("until", text(rfc3339(until_ms)))
+                            .done()
+                    });
+                    let bindings: BTreeMap<_, _> = grant.servers.iter().collect();
+                    let mut servers = Map::default();
+                    for (server, binding) in bindings {
+                        let policy = binding.policy.as_ref();
+                        servers.put(
+                            server,
+                            policy.map_or_else(null, |policy| text(&*policy.name)),
+                        );
+                    }
+                    Map::default()
+                        .put("id", text(id))
+                        .put_some("label", grant.label.as_deref().map(text))
+                        .put("token_sha256", texts(hashes))
+                        .put_full("former_tokens", list(former))
+                        .put_some("expires", grant.expires_ms.map(|ms| text(rfc3339(ms))))
+                        .put("revoked", truth(grant.revoked))
+                        .put("servers", servers.done())
+                        .done()
+                }),
+        )
     }
 
     fn audit(&self) -> Node {
@@ -287,6 +307,7 @@ impl Printer<'_> {
             .put_some("join", join)
             .put("role", text(role))
             .put("freshness_max", duration(cluster.freshness_max))
+            .put("commands_from_log", truth(cluster.commands_from_log))
             .done()
     }
 }

@@ -97,6 +97,8 @@ pub struct Cluster {
     pub role: Role,
     /// How old a node's knowledge of the cluster's grants may be.
     pub freshness_max: Duration,
+    /// Whether servers of the log may be commands.
+    pub commands_from_log: bool,
 }
 
 /// The cluster to join.

@@ -495,7 +495,7 @@ fn problems_in_other_files_name_those_files() {
         [
             "tollgate.yaml:2:1: error: unknown key `server`; did you mean `servers`?",
             "more.yaml:1:3: error: `token_sha256` is missing",
-            "more.yaml:2:3: error: unknown key `tokens`; known here: id, label, token_sha256, expires, revoked, servers",
+            "more.yaml:2:3: error: unknown key `tokens`; known here: id, label, token_sha256, former_tokens, expires, revoked, servers",
             "more.yaml:3:3: error: `token_sha256` is missing",
         ]
     );

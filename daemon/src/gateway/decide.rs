@@ -15,17 +15,21 @@ use crate::{
     clock,
     metrics::Stage,
     upstream::{Expects, Request},
-    view::{Server, Transport, View},
+    view::{Origin, Server, Transport, View},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use proto::{
+    limit::Outcome,
     mcp::{self, Era},
     policy::Code,
     scan::{Envelope, From, Kind, Refusal, splice},
     time::Now,
 };
 use std::{sync::Arc, time::Instant};
+
+/// Why a grant from the log is refused while the cluster is silent.
+const STALE: &str = "This node has not heard from its cluster lately whether this grant still holds; no limit was reached";
 
 /// Proof that a request was judged and may go upstream. Only this module can make one; only it can be forwarded.
 #[derive(Debug)]
@@ -97,13 +101,9 @@ async fn judge(
     let now = *now;
     let id = envelope.id.filter(|_| envelope.kind == Kind::Request);
     let view = gate.views.load().ok_or_else(no_view)?;
-    let grant = identify::look_up(&view, &caller.token, now).map_err(identify::unauthorized)?;
-    let Some(binding) = grant.servers.get(&caller.server) else {
-        return Err(identify::forbidden(
-            "other_server",
-            "This grant does not cover this server",
-        ));
-    };
+    let at_ms = gate.freshness.expiry_ms(now);
+    let grant = identify::look_up(&view, &caller.token, at_ms).map_err(identify::unauthorized)?;
+    let binding = identify::binding(grant, &caller.server)?;
     if let Some(policy) = &binding.policy {
         recorder.policy(policy);
     }
@@ -149,6 +149,10 @@ async fn judge(
     }
 
     // May it be said at all?
+    if grant.origin == Origin::Log && !gate.freshness.is_fresh(now) {
+        let code = Code::Unreachable;
+        return Err(turned_away(envelope, id, era, recorder, code, STALE));
+    }
     judge_method(envelope, era, version.map(|v| &**v), binding, recorder, id)?;
     if !recorder.has_slot() {
         return Err(turned_away(
@@ -173,6 +177,7 @@ async fn judge(
             now,
         )
         .await?;
+        stands(gate, &view, caller, at_ms).inspect_err(|_| recorder.settle(Outcome::Unsent))?;
     }
 
     // It may: put together what goes upstream.
@@ -234,13 +239,9 @@ pub fn decide_stream(
     } = asked;
     let now = *now;
     let view = gate.views.load().ok_or_else(no_view)?;
-    let grant = identify::look_up(&view, &caller.token, now).map_err(identify::unauthorized)?;
-    let Some(binding) = grant.servers.get(&caller.server) else {
-        return Err(identify::forbidden(
-            "other_server",
-            "This grant does not cover this server",
-        ));
-    };
+    let at_ms = gate.freshness.expiry_ms(now);
+    let grant = identify::look_up(&view, &caller.token, at_ms).map_err(identify::unauthorized)?;
+    let binding = identify::binding(grant, &caller.server)?;
     let version = rule_headers(headers).protocol_version;
     if version.is_some_and(|version| mcp::MODERN.contains(&version)) {
         let message = "2026-07-28 has neither GET nor DELETE: POST subscriptions/listen instead";
@@ -255,6 +256,10 @@ pub fn decide_stream(
             allow: Some("POST"),
             ..answer
         });
+    }
+    if grant.origin == Origin::Log && !gate.freshness.is_fresh(now) {
+        let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, Code::Unreachable.as_str());
+        return Err(Answer::overloaded(status, None, code, 1, STALE));
     }
     let session = require_session(named_session(gate, caller, headers, &view, now), None)?;
     recorder.session(&session);
@@ -319,6 +324,16 @@ pub fn decide_stream(
         plan,
         _judged: Judged,
     })
+}
+
+/// Whether a grant still stands after its call had to wait: a view that revokes it may have come into force meanwhile.
+fn stands(gate: &Gate, judged: &Arc<View>, caller: &Caller, at_ms: u64) -> Result<(), Answer> {
+    let view = gate.views.load().ok_or_else(no_view)?;
+    if Arc::ptr_eq(&view, judged) {
+        return Ok(());
+    }
+    let grant = identify::look_up(&view, &caller.token, at_ms).map_err(identify::unauthorized)?;
+    identify::binding(grant, &caller.server).map(|_| ())
 }
 
 /// The answer while no view is in force.

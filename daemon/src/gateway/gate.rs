@@ -11,10 +11,11 @@ use crate::{
     bounds::Bounds,
     clock,
     drain::Drain,
+    freshness::Freshness,
     limiter::Limiter,
     metrics::Metrics,
     upstream::{stdio, streamable_http},
-    view::{View, Views},
+    view::{Grant, View, Views},
 };
 use http::HeaderMap;
 use proto::time::Now;
@@ -24,6 +25,8 @@ use std::{net::SocketAddr, sync::Arc};
 pub struct Gate {
     /// The view in force.
     pub views: Arc<Views>,
+    /// How old what is known of the cluster's grants is.
+    pub freshness: Arc<Freshness>,
     /// Counters of limits.
     pub limiter: Arc<Limiter>,
     /// The audit trail.
@@ -52,6 +55,7 @@ impl Gate {
     /// Puts the parts together.
     pub fn new(
         views: Arc<Views>,
+        freshness: Arc<Freshness>,
         limiter: Arc<Limiter>,
         audit: Audit,
         metrics: Arc<Metrics>,
@@ -61,6 +65,7 @@ impl Gate {
         let (inflight, failed) = (InFlight::default(), FailedTokens::default());
         Self {
             views,
+            freshness,
             limiter,
             audit,
             metrics,
@@ -77,10 +82,12 @@ impl Gate {
         let Some(view) = self.views.load() else {
             return;
         };
+        let at_ms = self.freshness.expiry_ms(now);
+        let good = |grant: &Grant| !grant.revoked && !grant.barred;
         let alive: std::collections::HashSet<(&str, &str)> = view
             .grants
             .values()
-            .filter(|grant| !grant.revoked && grant.expires_ms.is_none_or(|at| now.unix_ms < at))
+            .filter(|grant| good(grant) && grant.expires_ms.is_none_or(|at| at_ms < at))
             .flat_map(|grant| grant.servers.keys().map(|server| (&*grant.id, &**server)))
             .collect();
         self.sessions.sweep(&view.bounds, now, |session| {

@@ -5,7 +5,7 @@ use crate::{
     bounds::Bounds,
     clock,
     metrics::Stage,
-    view::{Grant, View},
+    view::{Binding, Grant, View},
 };
 use dashmap::DashMap;
 use http::{HeaderMap, StatusCode, header, request::Parts};
@@ -72,7 +72,7 @@ pub fn identify(gate: &Gate, ends: Ends, server: &str, parts: &Parts) -> Result<
     let view = gate.views.load().ok_or_else(super::decide::no_view)?;
     check_head(&view.bounds, parts)?;
     check_origin(&view, parts, ends.local)?;
-    let caller = caller(&view, server, parts, ends.peer, &gate.failed, now)?;
+    let caller = caller(gate, &view, server, parts, ends.peer, now)?;
     gate.metrics.stage(Stage::Identify, clock::since(now));
     let headers = parts.headers.clone();
     Ok(Asked {
@@ -86,17 +86,22 @@ pub fn identify(gate: &Gate, ends: Ends, server: &str, parts: &Parts) -> Result<
 
 /// The caller of `/mcp/<server>`.
 fn caller(
+    gate: &Gate,
     view: &View,
     server: &str,
     parts: &Parts,
     peer: SocketAddr,
-    failed: &FailedTokens,
     now: Now,
 ) -> Result<Caller, Answer> {
     let source = peer.ip();
-    let refused = |code| wrong_token(code, source, view.bounds.failed_tokens_minute, failed, now);
+    let max = view.bounds.failed_tokens_minute;
+    let refused = |code| wrong_token(code, source, max, &gate.failed, now);
     let token = bearer(&parts.headers).map_err(refused)?;
-    let grant = look_up(view, &token, now).map_err(refused)?;
+    let at_ms = gate.freshness.expiry_ms(now);
+    let grant = look_up(view, &token, at_ms).map_err(refused)?;
+    if is_unresolved(grant, server) {
+        return Err(unauthorized(UNRESOLVED));
+    }
     if !view.servers.contains_key(server) {
         let message = "There is no such server behind this gateway";
         return Err(Answer::refuse(
@@ -135,7 +140,7 @@ fn wrong_token(
         let message = "The header authorization must come once";
         return Answer::refuse(StatusCode::BAD_REQUEST, None, -32600, code, message).closing();
     }
-    if code != "token_missing" {
+    if !matches!(code, "token_missing" | UNRESOLVED) {
         failed.count(source, now);
     }
     unauthorized(code)
@@ -145,20 +150,44 @@ fn wrong_token(
 pub fn look_up<'v>(
     view: &'v View,
     token: &TokenHash,
-    now: Now,
+    at_ms: u64,
 ) -> Result<&'v Arc<Grant>, &'static str> {
     let grant = view.grants.get(token).ok_or("token_wrong")?;
     if grant.revoked {
         return Err("token_revoked");
     }
-    if grant.expires_ms.is_some_and(|at| now.unix_ms >= at) {
+    if grant.expires_ms.is_some_and(|at| at_ms >= at) {
         return Err("token_expired");
     }
-    Ok(grant)
+    match grant.barred {
+        true => Err(UNRESOLVED),
+        false => Ok(grant),
+    }
+}
+
+/// The code where a grant, or a server that it names, cannot be put in force on this node.
+const UNRESOLVED: &str = "grant_unresolved";
+
+/// What a grant may do on a server.
+pub fn binding<'g>(grant: &'g Grant, server: &str) -> Result<&'g Binding, Answer> {
+    let found = grant.servers.get(server);
+    found.ok_or_else(|| match is_unresolved(grant, server) {
+        true => unauthorized(UNRESOLVED),
+        false => forbidden("other_server", "This grant does not cover this server"),
+    })
+}
+
+fn is_unresolved(grant: &Grant, server: &str) -> bool {
+    grant.unresolved.iter().any(|name| **name == *server)
 }
 
 /// The 401 for a token that is missing, wrong, expired or revoked; the answer does not say which.
 pub fn unauthorized(code: &'static str) -> Answer {
+    if code == UNRESOLVED {
+        let message = "This grant cannot be put in force on this node: its operator finds why in `tollgate status`";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Answer::overloaded(status, None, code, 5, message).closing();
+    }
     let message = "A valid grant is required: send it as `Authorization: Bearer tg_…`";
     let answer = Answer::refuse(
         StatusCode::UNAUTHORIZED,

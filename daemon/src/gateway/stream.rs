@@ -6,7 +6,7 @@ use super::{
     identify, inspect,
     relay::{Ride, What},
 };
-use crate::{clock, drain::Drain, upstream::Body};
+use crate::{clock, drain::Drain, upstream::Body, view::Origin};
 use bytes::Bytes;
 use proto::{
     limit::Outcome,
@@ -216,9 +216,16 @@ fn judge_again(ride: &mut Ride) -> Again {
     let Some(view) = ride.gate.views.load() else {
         return Again::Same;
     };
-    let Ok(grant) = identify::look_up(&view, &ride.plan.token, clock::now()) else {
+    let now = clock::now();
+    let at_ms = ride.gate.freshness.expiry_ms(now);
+    let Ok(grant) = identify::look_up(&view, &ride.plan.token, at_ms) else {
         return Again::Gone;
     };
+    // A reply that was paid for is still relayed; what goes on without an end is not.
+    let endless = matches!(ride.plan.what, What::Stream | What::Listen { .. });
+    if endless && grant.origin == Origin::Log && !ride.gate.freshness.is_fresh(now) {
+        return Again::Gone;
+    }
     let Some(binding) = grant.servers.get(&ride.plan.server) else {
         return Again::Gone;
     };

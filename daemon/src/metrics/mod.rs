@@ -18,6 +18,7 @@ use std::{
     fmt,
     hash::Hash,
     sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
 };
 use table::*;
 
@@ -41,6 +42,7 @@ pub struct Metrics {
     reloads: [Counter; 2],
     reload_ok: Gauge,
     revision: Gauge,
+    control: [Gauge; 3],
     audit: OnceLock<Audit>,
 }
 
@@ -117,6 +119,8 @@ impl Metrics {
             reloads: [result("error"), result("ok")],
             reload_ok: registry.gauge(RELOAD_OK, vec![]),
             revision: registry.gauge(REVISION, vec![]),
+            control: [CONTROL_VERSION, CONTROL_UNRESOLVED, CONTROL_AGE]
+                .map(|name| registry.gauge(name, vec![])),
             audit: OnceLock::new(),
             registry,
         })
@@ -172,6 +176,16 @@ impl Metrics {
         self.reloads[usize::from(ok)].increment(1);
         self.reload_ok.set(f64::from(u8::from(ok)));
         self.revision.set(revision as f64);
+    }
+    /// A view is in force: its revision, its version of the control plane, and what of that is not in force here.
+    pub fn view(&self, revision: u64, control: u64, unresolved: usize) {
+        self.revision.set(revision as f64);
+        self.control[0].set(control as f64);
+        self.control[1].set(unresolved as f64);
+    }
+    /// Sets the age of what is known of the control plane; `None`: nothing was ever confirmed.
+    pub fn control_age(&self, age: Option<Duration>) {
+        self.control[2].set(age.map_or(-1.0, |age| age.as_secs_f64()));
     }
     /// Sets the number of sessions.
     pub fn set_sessions(&self, n: usize) {

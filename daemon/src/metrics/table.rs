@@ -40,6 +40,9 @@ pub(super) const HTTP_ERRORS: &str = "tollgate_http_protocol_errors_total";
 pub(super) const RELOADS: &str = "tollgate_config_reloads_total";
 pub(super) const RELOAD_OK: &str = "tollgate_config_last_reload_success";
 pub(super) const REVISION: &str = "tollgate_view_revision";
+pub(super) const CONTROL_VERSION: &str = "tollgate_control_version";
+pub(super) const CONTROL_AGE: &str = "tollgate_control_age_seconds";
+pub(super) const CONTROL_UNRESOLVED: &str = "tollgate_control_unresolved";
 pub(super) const AUDIT_QUEUE: &str = "tollgate_audit_queue";
 pub(super) const AUDIT_READY: &str = "tollgate_audit_ready";
 pub(super) const AUDIT_REFUSED: &str = "tollgate_audit_refused_total";
@@ -152,6 +155,24 @@ pub const TABLE: &[Row] = &[
         Kind::Gauge,
         &[],
         "Revision of the view in force, counted from 1 at the start.",
+    ),
+    row(
+        CONTROL_VERSION,
+        Kind::Gauge,
+        &[],
+        "Version of the cluster's control plane that is in the view in force.",
+    ),
+    row(
+        CONTROL_AGE,
+        Kind::Gauge,
+        &[],
+        "Seconds since a majority confirmed that this version was the newest; -1 if none ever did.",
+    ),
+    row(
+        CONTROL_UNRESOLVED,
+        Kind::Gauge,
+        &[],
+        "Grants, policies and servers of the control plane that cannot be put in force on this node.",
     ),
     row(
         AUDIT_QUEUE,

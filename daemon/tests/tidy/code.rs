@@ -121,10 +121,11 @@ fn names_crate(before: &str, after: &str) -> bool {
 }
 
 #[test]
-fn only_the_composition_root_the_limiter_the_admin_plane_and_the_clusters_commands_name_it() {
+fn only_the_composition_root_the_control_plane_the_limiter_the_admin_plane_and_cluster_commands_name_it()
+ {
     let mut problems = Vec::new();
     let may = |path: &str| {
-        let rooms = ["server", "limiter", "admin", "cli/cluster"].iter();
+        let rooms = ["server", "control", "limiter", "admin", "cli/cluster"].iter();
         let mut rooms = rooms.map(|room| format!("daemon/src/{room}"));
         let inside = |room: &String| {
             path.strip_prefix(room.as_str())

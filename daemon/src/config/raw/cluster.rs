@@ -31,6 +31,9 @@ pub struct Cluster {
     /// Grants that are kept in the cluster are refused as `unreachable` when the node has not heard for this long
     /// whether they still hold; `1s` to `1h`. Default: `5s`.
     pub freshness_max: Option<Spanned<HumanDuration>>,
+    /// Lets servers that are kept in the cluster be commands, which this node then starts. Whoever may write the cluster's
+    /// control plane may then run programs here. Default: false.
+    pub commands_from_log: bool,
 }
 
 /// How a node finds the cluster that it joins.

@@ -150,6 +150,9 @@ pub struct Grant {
     /// `sha256:` and the 64 hexadecimal digits of the token's SHA-256, as `tollgate grant new` prints it; during a
     /// rotation a list of at most 8. Required.
     pub token_sha256: OneOrMany<Spanned<String>>,
+    /// Tokens that were replaced, each with the moment from which it is refused; at most 8. Default: none.
+    #[serde(default)]
+    pub former_tokens: Vec<FormerToken>,
     /// Date and time (RFC 3339) from which the grant is refused. Default: never.
     pub expires: Option<Spanned<String>>,
     /// Refuses the grant, and keeps its name for the audit trail. Default: false.
@@ -159,6 +162,16 @@ pub struct Grant {
     /// Default: none.
     #[serde(default)]
     pub servers: Entries<Option<Spanned<String>>>,
+}
+
+/// A token that was replaced.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FormerToken {
+    /// `sha256:` and the 64 hexadecimal digits of the token's SHA-256. Required.
+    pub token_sha256: Spanned<String>,
+    /// Date and time (RFC 3339) from which this token is refused. Required.
+    pub until: Spanned<String>,
 }
 
 /// The audit trail.

@@ -59,6 +59,7 @@ impl Resolver<'_> {
             join,
             role,
             freshness_max: self.freshness_max(raw),
+            commands_from_log: raw.commands_from_log,
         }
     }
 

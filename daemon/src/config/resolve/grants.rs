@@ -1,9 +1,9 @@
 //! Grants: whose token opens which server under which policy.
 
-use super::{Policies, Resolver, Servers, unknown};
+use super::{Policies, Resolver, Servers, policies::Compiled, unknown};
 use crate::{
     config::{PolicyDocument, raw},
-    view::{Binding, Grant},
+    view::{Binding, Grant, Origin},
 };
 use proto::{
     doc::{Node, Pos, Spanned},
@@ -20,6 +20,66 @@ const LABEL_BYTES_MAX: usize = 128;
 const TOKENS_MAX: usize = 8;
 
 type Grants = HashMap<TokenHash, Arc<Grant>, foldhash::fast::RandomState>;
+
+/// What a grant says by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct TypedGrant {
+    pub(crate) id: GrantId,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) expires_ms: Option<u64>,
+    pub(crate) revoked: bool,
+    pub(crate) tokens: Vec<Token>,
+}
+
+/// A token's hash and how long it is good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Token {
+    pub(crate) hash: TokenHash,
+    at: Pos,
+    /// Of one that was replaced: refused from then on, milliseconds since 1970.
+    pub(crate) until_ms: Option<u64>,
+}
+
+pub(crate) type Bindings = HashMap<ServerName, Binding, foldhash::fast::RandomState>;
+
+impl TypedGrant {
+    /// The grant under each of its tokens; a token that was replaced is one that expires sooner.
+    pub(crate) fn grants(
+        &self,
+        origin: Origin,
+        barred: bool,
+        servers: Bindings,
+        unresolved: Vec<ServerName>,
+    ) -> Vec<(TokenHash, Arc<Grant>)> {
+        let grant = |former, expires_ms, servers, unresolved| {
+            Arc::new(Grant {
+                id: self.id.clone(),
+                label: self.label.clone(),
+                expires_ms,
+                revoked: self.revoked,
+                origin,
+                former,
+                barred,
+                unresolved,
+                servers,
+            })
+        };
+        let sooner = |until_ms: u64| self.expires_ms.map_or(until_ms, |at| at.min(until_ms));
+        let mut former = Vec::new();
+        for token in &self.tokens {
+            if let Some(until_ms) = token.until_ms {
+                let expires_ms = Some(sooner(until_ms));
+                let former_grant = grant(true, expires_ms, servers.clone(), unresolved.clone());
+                former.push((token.hash, former_grant));
+            }
+        }
+        let present = grant(false, self.expires_ms, servers, unresolved);
+        let tokens = self.tokens.iter().filter(|token| token.until_ms.is_none());
+        let mut all: Vec<_> = tokens.map(|token| (token.hash, present.clone())).collect();
+        all.extend(former);
+        all
+    }
+}
 
 /// What all files of grants share.
 struct Known<'a> {
@@ -39,7 +99,7 @@ impl Resolver<'_> {
         servers: &Servers,
         policies: Policies,
         node: &Node,
-    ) -> (Grants, Vec<PolicyDocument>) {
+    ) -> (Grants, Vec<PolicyDocument>, Compiled) {
         let named = node.child("servers").map_or(&[][..], Node::entries);
         let mut known = Known {
             servers,
@@ -69,7 +129,8 @@ impl Resolver<'_> {
                 resolver.lossy = lossy;
             });
         }
-        (known.granted, known.policies.finish(self))
+        let (documents, compiled) = known.policies.finish(self);
+        (known.granted, documents, compiled)
     }
 
     /// A file without a single grant is one whose last grant was taken out.
@@ -81,14 +142,29 @@ impl Resolver<'_> {
     }
 
     fn grant(&mut self, raw: &raw::Grant, known: &mut Known<'_>) {
-        self.name(&raw.id, "grant");
         let place = format!("{}:{}", self.file, raw.id.at);
         if raw.id.at != Pos::default()
-            && let Some(first) = known.ids.insert(raw.id.value.clone(), place.clone())
+            && let Some(first) = known.ids.insert(raw.id.value.clone(), place)
         {
             let message = format!("the grant `{}` is already at {first}", raw.id.value);
             self.error(raw.id.at, message);
         }
+        let typed = self.typed_grant(raw);
+        let servers = self.bindings(raw, known);
+        for token in &typed.tokens {
+            let place = format!("{}:{}", self.file, token.at);
+            if let Some(first) = known.tokens.insert(token.hash, place) {
+                self.error(token.at, format!("the same token is already at {first}"));
+            }
+        }
+        known
+            .granted
+            .extend(typed.grants(Origin::File, false, servers, Vec::new()));
+    }
+
+    /// What a grant says by itself, without the servers and policies that it names.
+    pub(super) fn typed_grant(&mut self, raw: &raw::Grant) -> TypedGrant {
+        self.name(&raw.id, "grant");
         if let Some(label) = &raw.label
             && (label.len() > LABEL_BYTES_MAX || label.contains(char::is_control))
         {
@@ -96,56 +172,63 @@ impl Resolver<'_> {
                 format!("`label` has at most {LABEL_BYTES_MAX} bytes and no control characters");
             self.error(label.at, message);
         }
-        let grant = Arc::new(Grant {
+        TypedGrant {
             id: GrantId::new(&raw.id),
             label: raw.label.as_ref().map(|label| label.as_str().into()),
-            expires_ms: raw.expires.as_ref().and_then(|expires| {
-                parse_rfc3339(expires)
-                    .map_err(|why| self.error(expires.at, why))
-                    .ok()
-            }),
+            expires_ms: raw
+                .expires
+                .as_ref()
+                .and_then(|expires| self.moment(expires)),
             revoked: raw.revoked,
-            servers: self.bindings(raw, known),
-        });
-        self.tokens(raw, &grant, known);
+            tokens: self.tokens(raw),
+        }
     }
 
-    fn tokens(&mut self, raw: &raw::Grant, grant: &Arc<Grant>, known: &mut Known<'_>) {
-        let tokens = &raw.token_sha256.0;
-        if tokens.is_empty() {
-            self.error(
-                raw.id.at,
-                format!("the grant `{}` has no token", raw.id.value),
-            );
+    fn moment(&mut self, text: &Spanned<String>) -> Option<u64> {
+        parse_rfc3339(text)
+            .map_err(|why| self.error(text.at, why))
+            .ok()
+    }
+
+    fn tokens(&mut self, raw: &raw::Grant) -> Vec<Token> {
+        let present = &raw.token_sha256.0;
+        if present.is_empty() {
+            let message = format!("the grant `{}` has no token", raw.id.value);
+            self.error(raw.id.at, message);
         }
-        if let Some(beyond) = tokens.get(TOKENS_MAX) {
-            self.error(
-                beyond.at,
-                format!("a grant has at most {TOKENS_MAX} tokens"),
-            );
+        if let Some(beyond) = present.get(TOKENS_MAX) {
+            let message = format!("a grant has at most {TOKENS_MAX} tokens");
+            self.error(beyond.at, message);
         }
-        for token in tokens {
-            let Ok(hash) = TokenHash::parse(token).map_err(|why| self.error(token.at, why)) else {
-                continue;
-            };
-            let place = format!("{}:{}", self.file, token.at);
-            if let Some(first) = known.tokens.insert(hash, place) {
-                self.error(token.at, format!("the same token is already at {first}"));
+        if let Some(beyond) = raw.former_tokens.get(TOKENS_MAX) {
+            let message = format!("a grant has at most {TOKENS_MAX} former tokens");
+            self.error(beyond.token_sha256.at, message);
+        }
+        let present = present.iter().map(|token| (token, None));
+        let former = raw.former_tokens.iter();
+        let former = former.map(|former| (&former.token_sha256, Some(&former.until)));
+        let mut tokens = Vec::new();
+        for (token, until) in present.chain(former) {
+            // A moment that cannot be read has passed.
+            let until_ms = until.map(|until| self.moment(until).unwrap_or(0));
+            match TokenHash::parse(token) {
+                Ok(hash) => tokens.push(Token {
+                    hash,
+                    at: token.at,
+                    until_ms,
+                }),
+                Err(why) => self.error(token.at, why),
             }
-            known.granted.insert(hash, grant.clone());
         }
+        tokens
     }
 
-    fn bindings(
-        &mut self,
-        raw: &raw::Grant,
-        known: &mut Known<'_>,
-    ) -> HashMap<ServerName, Binding, foldhash::fast::RandomState> {
+    fn bindings(&mut self, raw: &raw::Grant, known: &mut Known<'_>) -> Bindings {
         if raw.servers.is_empty() {
             let message = format!("the grant `{}` may use no server", raw.id.value);
             self.warning(raw.id.at, message);
         }
-        let mut bindings = HashMap::default();
+        let mut bindings = Bindings::default();
         for (name, policy) in raw.servers.iter() {
             let server = self.server(name, known);
             let server_name = ServerName::new(name);

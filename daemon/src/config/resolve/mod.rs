@@ -2,13 +2,16 @@
 
 mod cluster;
 mod grants;
+pub(crate) mod log;
 mod planes;
 mod policies;
 mod secrets;
 mod servers;
 
 use super::{FileProblem, Loaded, Settings, Sources, raw, settings::Secret, watch::Seen};
-use crate::view::View;
+use crate::view::{Origin, View};
+pub(crate) use grants::{Bindings, TypedGrant};
+pub(super) use policies::Compiled;
 use policies::Policies;
 use proto::{
     doc::{self, Node, Pos, Problem, Severity, Spanned, suggest},
@@ -43,6 +46,10 @@ pub(super) struct Resolver<'a> {
     lossy: bool,
     problems: Vec<FileProblem>,
     files: BTreeMap<PathBuf, Seen>,
+    /// Where the document stands. Less is allowed in the log, which every node of a cluster has a copy of.
+    origin: Origin,
+    /// Whether a server may be a command: always in a file.
+    commands: bool,
 }
 
 /// The document to resolve.
@@ -66,6 +73,8 @@ pub(super) fn resolve(
         lossy: false,
         problems: Vec::new(),
         files: BTreeMap::new(),
+        origin: Origin::File,
+        commands: true,
     };
     let outcome = resolver.load(source.text, revision, running);
     (outcome, resolver.files.into_values().collect())
@@ -87,7 +96,7 @@ impl Resolver<'_> {
         let secret = self.secret(&config, running);
         let policies = Policies::load(self, &config, &node, &secret, &bounds);
         let servers = self.servers(&config, &bounds);
-        let (grants, policies) = self.grants(&config, &servers, policies, &node);
+        let (grants, policies, compiled) = self.grants(&config, &servers, policies, &node);
         let settings = Settings {
             listeners: self.listeners(&config),
             runtimes: self.runtimes(&config),
@@ -103,6 +112,9 @@ impl Resolver<'_> {
         self.settle()?;
         let view = View {
             revision,
+            policies: View::used_policies(grants.values(), |_| Origin::File),
+            control: 0,
+            unresolved: Arc::default(),
             grants,
             servers,
             bounds,
@@ -118,6 +130,7 @@ impl Resolver<'_> {
             node,
             base: self.base.clone(),
             policies,
+            compiled,
         })
     }
 
@@ -254,6 +267,19 @@ impl Resolver<'_> {
         self.base.join(text)
     }
 
+    /// In the log there is nothing that a relative path could start at.
+    fn is_absolute(&mut self, path: &Spanned<String>) -> bool {
+        let good = self.origin == Origin::File || Path::new(&path.value).is_absolute();
+        if !good {
+            let message = format!(
+                "`{}`: the log has no file of its own to start at: give an absolute path",
+                path.value
+            );
+            self.error(path.at, message);
+        }
+        good
+    }
+
     /// Reads a whole file, bounded, and remembers it as one to watch.
     fn file(&mut self, path: &Spanned<String>, most: u64) -> Option<Vec<u8>> {
         if let Some((_, text)) = self
@@ -263,6 +289,9 @@ impl Resolver<'_> {
             .find(|(name, _)| *name == path.value)
         {
             return Some(text.as_bytes().to_vec());
+        }
+        if !self.is_absolute(path) {
+            return None;
         }
         let full = self.path(path);
         let read = read_bounded(&full, most);

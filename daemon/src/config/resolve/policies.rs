@@ -15,9 +15,12 @@ use std::{
     sync::Arc,
 };
 
+/// Policies by server and name, compiled; `None`: with problems.
+pub(crate) type Compiled = HashMap<(ServerName, String), Option<Arc<Policy>>>;
+
 pub(super) struct Policies {
     documents: BTreeMap<String, Document>,
-    compiled: HashMap<(ServerName, String), Option<Arc<Policy>>>,
+    compiled: Compiled,
     secret: Secret,
     sessions_per_grant: u32,
 }
@@ -120,7 +123,7 @@ impl Policies {
     }
 
     /// Compiles what no grant uses all the same, for its problems, and hands the documents on.
-    pub(super) fn finish(self, resolver: &mut Resolver<'_>) -> Vec<PolicyDocument> {
+    pub(super) fn finish(self, resolver: &mut Resolver<'_>) -> (Vec<PolicyDocument>, Compiled) {
         let nowhere = ServerName::new("-");
         for document in self.documents.values().filter(|d| !d.used) {
             document.compile(resolver, &nowhere, &self.secret, self.sessions_per_grant);
@@ -128,15 +131,14 @@ impl Policies {
             resolver.note(document.name.at, message);
         }
         let documents = self.documents.into_values();
-        documents
-            .filter_map(|document| {
-                Some(PolicyDocument {
-                    name: document.name.value,
-                    file: document.file,
-                    loaded: document.loaded?,
-                })
+        let documents = documents.filter_map(|document| {
+            Some(PolicyDocument {
+                name: document.name.value,
+                file: document.file,
+                loaded: document.loaded?,
             })
-            .collect()
+        });
+        (documents.collect(), self.compiled)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
         raw,
         units::{HumanDuration, Text},
     },
-    view::{HttpTarget, Processes, Rlimits, Server, StdioTarget, Transport},
+    view::{HttpTarget, Origin, Processes, Rlimits, Server, StdioTarget, Transport},
 };
 use http::{HeaderName, HeaderValue, Uri, header};
 use proto::{
@@ -44,24 +44,34 @@ impl Resolver<'_> {
     pub(super) fn servers(&mut self, config: &raw::Config, bounds: &Bounds) -> Servers {
         let mut servers = Servers::new();
         for (name, raw) in config.servers.iter() {
-            self.name(name, "server");
-            let Some(transport) = self.transport(name, raw, bounds) else {
+            let Some(server) = self.one_server(name, raw, bounds) else {
                 continue;
-            };
-            let server = Server {
-                name: ServerName::new(name),
-                transport,
-                extra_methods: self.extra_methods(raw),
-                timeout: self
-                    .duration("timeout", &raw.timeout, TIMEOUT_LEAST)
-                    .unwrap_or(bounds.upstream_timeout),
-                calls: self
-                    .in_range("calls", &raw.calls, 1, 1 << 20)
-                    .map_or(bounds.calls_server, |n| n as usize),
             };
             servers.insert(server.name.clone(), Arc::new(server));
         }
         servers
+    }
+
+    pub(super) fn one_server(
+        &mut self,
+        name: &Spanned<String>,
+        raw: &raw::Server,
+        bounds: &Bounds,
+    ) -> Option<Server> {
+        self.name(name, "server");
+        let transport = self.transport(name, raw, bounds)?;
+        Some(Server {
+            name: ServerName::new(name),
+            origin: self.origin,
+            transport,
+            extra_methods: self.extra_methods(raw),
+            timeout: self
+                .duration("timeout", &raw.timeout, TIMEOUT_LEAST)
+                .unwrap_or(bounds.upstream_timeout),
+            calls: self
+                .in_range("calls", &raw.calls, 1, 1 << 20)
+                .map_or(bounds.calls_server, |n| n as usize),
+        })
     }
 
     fn transport(
@@ -76,6 +86,11 @@ impl Resolver<'_> {
                 self.http(url, raw).map(Transport::Http)
             }
             (None, Some(command)) => {
+                if !self.commands {
+                    let message = "the log may not start commands on this node: \
+                                   `cluster.commands_from_log: true` in its configuration allows it";
+                    self.error(command.at, message);
+                }
                 self.misplaced(raw, "url", HTTP_KEYS);
                 Some(Transport::Stdio(self.stdio(command, raw, bounds)))
             }
@@ -188,11 +203,7 @@ impl Resolver<'_> {
                 self.error(name.at, format!("`{}` is set twice", name.value));
             }
             if matches!(text.value, Text::Literal(_)) && is_secret(header.as_str()) {
-                let message = format!(
-                    "`{}` looks like a secret: keep it out of this file with `{{file: …}}` or `{{env: …}}`",
-                    name.value
-                );
-                self.warning(text.at, message);
+                self.secret_in_clear(name, text.at);
             }
             let Some(value) = self.value(text) else {
                 continue;
@@ -224,6 +235,7 @@ impl Resolver<'_> {
             self.error(at, "an argument holds a NUL character");
         }
         let dir = raw.dir.as_ref().map(|dir| {
+            self.is_absolute(dir);
             let path = self.path(dir);
             if !path.is_dir() {
                 self.warning(
@@ -262,6 +274,7 @@ impl Resolver<'_> {
             return String::new();
         }
         if command.contains('/') {
+            self.is_absolute(command);
             let path = self.path(command);
             if !path.is_file() {
                 self.warning(
@@ -298,11 +311,7 @@ impl Resolver<'_> {
         for (name, text) in raw.env.iter().flat_map(|env| env.value.iter()) {
             self.variable_name(name);
             if matches!(text.value, Text::Literal(_)) && is_secret(name) {
-                let message = format!(
-                    "`{}` looks like a secret: keep it out of this file with `{{file: …}}` or `{{env: …}}`",
-                    name.value
-                );
-                self.warning(text.at, message);
+                self.secret_in_clear(name, text.at);
             }
             if env.iter().any(|(known, _)| *known == name.value) {
                 self.error(
@@ -319,6 +328,19 @@ impl Resolver<'_> {
             }
         }
         env
+    }
+
+    fn secret_in_clear(&mut self, name: &Spanned<String>, at: Pos) {
+        let keep = |out_of: &str| {
+            let name = &name.value;
+            format!(
+                "`{name}` looks like a secret: keep it out of {out_of} with `{{file: …}}` or `{{env: …}}`"
+            )
+        };
+        match self.origin {
+            Origin::File => self.warning(at, keep("this file")),
+            Origin::Log => self.error(at, keep("the log")),
+        }
     }
 
     fn variable_name(&mut self, name: &Spanned<String>) {
