@@ -15,6 +15,7 @@ pub use settings::{Clock, OpenError, Settings, Timing};
 pub(crate) use shared::{Known, Shared, ToDriver};
 pub use time::LedgerClock;
 
+use crate::join::Token;
 use crate::wire::{
     At, Counters, DEFINITIONS_MAX, Operate, Push, RETURNS_MAX, Request, Response, Row, Status,
 };
@@ -83,6 +84,7 @@ impl Handle {
             name: String::new(),
             secret: HashKey([0; 16]),
             local_addr: None,
+            authority: None,
         };
         Self {
             shared: Arc::new(Shared::new(known, Arc::new(move || now), now)),
@@ -285,6 +287,21 @@ impl Handle {
             Response::Version(version) => Ok(Operated::Version(version)),
             other => Err(refusal(other)),
         }
+    }
+
+    /// Makes a token that lets one node in, as that and for that long (of the ledger's time). `None`: this node was never
+    /// made ready for others.
+    pub async fn token(&self, role: Role, ttl: Duration) -> Result<Option<Token>, Error> {
+        let Some(authority) = &self.shared.authority else {
+            return Ok(None);
+        };
+        let token = Token::new(authority);
+        let operate = Operate::Token {
+            hash: token.hash(),
+            role,
+            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.operate(operate).await.map(|_| Some(token))
     }
 
     /// Writes the machine's state as of now into a new file and answers its index (voters only).

@@ -19,6 +19,7 @@ use proto::{
     limit::{HashKey, ledger::Bounds},
 };
 use raft::eraftpb::EntryType;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{
     net::UdpSocket,
     sync::{Arc, mpsc::sync_channel},
@@ -124,6 +125,7 @@ fn make(
         name: identity.name.clone(),
         secret,
         local_addr,
+        authority: authority(&identity)?,
     };
     let shared = Arc::new(Shared::new(known, settings.clock.clone(), now));
     let (ask, asks) = mpsc::channel(ASKS_MAX);
@@ -148,6 +150,16 @@ fn make(
         states,
     };
     Ok((handle, driver, inputs))
+}
+
+/// The certificate of the cluster's authority.
+fn authority(identity: &Identity) -> Result<Option<CertificateDer<'static>>, OpenError> {
+    let Some(tls) = &identity.tls else {
+        return Ok(None);
+    };
+    let read = CertificateDer::from_pem_slice(tls.ca.as_bytes());
+    read.map(Some)
+        .map_err(|error| OpenError::Unusable(format!("the authority's certificate: {error}")))
 }
 
 fn bind(settings: &Settings, identity: &Identity) -> Result<Option<UdpSocket>, OpenError> {

@@ -8,6 +8,7 @@ use proto::{
     limit::{HashKey, ledger::Session},
     time::Now,
 };
+use rustls::pki_types::CertificateDer;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) secret: HashKey,
     pub(crate) local_addr: Option<SocketAddr>,
+    pub(crate) authority: Option<CertificateDer<'static>>,
     pub(crate) clock: Clock,
     pub(crate) time: Mutex<LedgerClock>,
     pub(crate) session: watch::Sender<Option<Session>>,
@@ -63,6 +65,7 @@ impl Shared {
             name: identity.name,
             secret: identity.secret,
             local_addr: identity.local_addr,
+            authority: identity.authority,
             clock,
             time: Mutex::new(LedgerClock::new(now)),
             session: watch::Sender::new(None),
@@ -93,4 +96,6 @@ pub(crate) struct Known {
     pub(crate) name: String,
     pub(crate) secret: HashKey,
     pub(crate) local_addr: Option<SocketAddr>,
+    /// The cluster's authority, where there is one.
+    pub(crate) authority: Option<CertificateDer<'static>>,
 }

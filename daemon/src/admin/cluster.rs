@@ -26,6 +26,8 @@ use std::{path::Path, time::Duration};
 const LEADER_WAIT: Duration = Duration::from_secs(2);
 /// How long a copy of the state may take.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(30);
+/// Longest time that a token may be good, seconds.
+const TOKEN_LIFE_MAX_S: u64 = 86_400;
 /// Most nodes that are taken out at once.
 const REMOVED_MAX: usize = 16;
 
@@ -49,6 +51,7 @@ pub(super) async fn answer(
 ) -> Result<Reply, Failed> {
     match path {
         api::CLUSTER => Ok(json(&status(plane).await)),
+        api::TOKEN => token(plane, caller, read(body)?).await,
         api::REMOVE => remove(plane, caller, read(body)?).await,
         api::SNAPSHOT => snapshot(plane, caller, read(body)?).await,
         api::ACCEPT_CLOCK => {
@@ -168,6 +171,34 @@ async fn done(
     };
     audited(plane, caller, doing, change).await?;
     Ok(json(&api::Done {}))
+}
+
+async fn token(plane: &Plane, caller: &Caller, asked: api::NewToken) -> Result<Reply, Failed> {
+    if !(1..=TOKEN_LIFE_MAX_S).contains(&asked.ttl_s) {
+        return Err(bad(format!("`ttl_s` goes from 1 to {TOKEN_LIFE_MAX_S}")));
+    }
+    let role = match asked.role {
+        Role::Voter => "voter",
+        Role::Client => "client",
+    };
+    let doing = Doing {
+        action: "cluster.token",
+        target: Some(role),
+    };
+    let ttl = Duration::from_secs(asked.ttl_s);
+    let made = audited(plane, caller, doing, async {
+        plane.cluster.token(asked.role, ttl).await.map(Did::plainly)
+    });
+    let token = made.await?.ok_or_else(|| {
+        let why = "this node is a cluster of its own that nobody can join: stop it, give it `cluster.listen`, and run \
+                   `tollgate cluster init`";
+        (StatusCode::CONFLICT, why.to_owned())
+    })?;
+    let voters = plane.cluster.voters().into_values();
+    Ok(json(&api::Token {
+        token: token.reveal(),
+        peers: voters.filter(|address| !address.is_empty()).collect(),
+    }))
 }
 
 async fn remove(plane: &Plane, caller: &Caller, asked: api::Remove) -> Result<Reply, Failed> {

@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 pub mod check;
+pub mod cluster;
 pub mod demo;
 pub mod grant;
 pub mod import;
@@ -41,8 +42,10 @@ pub enum Command {
     Schema(schema::Args),
     /// Show a running gateway's state
     Status(status::Args),
-    /// Show a running gateway's limits
+    /// Show and change a running gateway's limits
     Limits(limits::Args),
+    /// Form a cluster, see how it is, and mend it
+    Cluster(cluster::Args),
 }
 
 /// Runs the command line; the exit code is 0 for success, 1 for a problem found, 2 for a wrong call.
@@ -56,6 +59,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Schema(args) => schema::run(args),
         Command::Status(args) => status::run(args),
         Command::Limits(args) => limits::run(args),
+        Command::Cluster(args) => cluster::run(args),
     }
 }
 

@@ -50,6 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             _ => tracing::warn!("{remark}"),
         }
     }
+    super::cluster::join_first(&loaded.settings).context("cannot join the cluster")?;
     let listeners = loaded.settings.listeners.clone();
     let server = Server::new(loaded, Some(Source { path, seen })).context("cannot start")?;
     let addresses = server.addresses().to_vec();

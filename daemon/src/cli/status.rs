@@ -9,7 +9,7 @@ use proto::admin::{self, Status, View};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -68,6 +68,21 @@ impl Gateway {
         let reply = understood(&body)?;
         self.print(&body, || told(&reply))?;
         Ok(reply)
+    }
+
+    /// The configuration file that was named.
+    pub(super) fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Has something done without printing.
+    pub(super) fn obtain<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        asked: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let asked = serde_json::to_vec(asked)?;
+        understood(&self.exchange(Method::POST, target, asked.into())?)
     }
 
     /// Asks without printing.

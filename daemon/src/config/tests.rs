@@ -661,6 +661,34 @@ fn the_quick_start_loads() {
 }
 
 #[test]
+fn the_nodes_of_the_shipped_cluster_load_and_do_not_get_in_each_others_way() {
+    let nodes = ["a", "b", "c", "client"].map(|name| {
+        let path = shipped().join(format!("cluster/{name}.yaml"));
+        super::load(&path, 1).unwrap_or_else(|p| panic!("{p:#?}"))
+    });
+    let distinct = |of: &dyn Fn(&Settings) -> String| {
+        let all: std::collections::BTreeSet<String> =
+            nodes.iter().map(|loaded| of(&loaded.settings)).collect();
+        assert_eq!(all.len(), nodes.len(), "{all:?}");
+    };
+    distinct(&|s| s.listeners[0].address.to_string());
+    distinct(&|s| format!("{:?}", s.admin.unix));
+    distinct(&|s| format!("{:?}", s.cluster.data_dir));
+    distinct(&|s| format!("{:?}", s.cluster.listen));
+    for loaded in &nodes {
+        let cluster = &loaded.settings.cluster;
+        // An empty data directory never becomes a cluster of its own.
+        let join = cluster.join.as_ref().unwrap();
+        assert!(!join.peers.contains(&format!("{:?}", cluster.listen)));
+        let warned = loaded
+            .remarks
+            .iter()
+            .find(|r| !r.problem.message.contains("identity_secret"));
+        assert_eq!(warned, None);
+    }
+}
+
+#[test]
 fn the_full_example_loads_and_its_values_are_the_defaults() {
     let path = shipped().join("full.yaml");
     let loaded = super::load(&path, 1).unwrap_or_else(|p| panic!("{p:#?}"));

@@ -103,6 +103,7 @@ fn the_service_starts_the_gateway_with_options_that_parse() {
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
         "KillSignal=SIGTERM",
+        "StateDirectory=tollgate",
         "ExecReload=",
     ] {
         assert!(unit.contains(setting), "{setting} is missing");
