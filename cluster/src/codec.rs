@@ -275,6 +275,24 @@ pub fn read_record<T: DeserializeOwned>(
     take(scratch).map(Some).map_err(invalid)
 }
 
+/// Appends a frame of so many bytes as they are, at most [`CHUNK_BYTES`], and gives the place where they belong.
+pub(crate) fn put_chunk(buffer: &mut BytesMut, bytes: usize) -> &mut [u8] {
+    buffer.extend_from_slice(&(1 + bytes as u32).to_le_bytes());
+    buffer.extend_from_slice(&[VERSION]);
+    let start = buffer.len();
+    buffer.resize(start + bytes, 0);
+    &mut buffer[start..]
+}
+
+/// The bytes of a frame that [`put_chunk`] made.
+pub(crate) fn take_chunk(frame: &[u8]) -> Result<&[u8], Error> {
+    match frame.split_first() {
+        Some((&VERSION, bytes)) => Ok(bytes),
+        Some((version, _)) => Err(Error::Version(*version)),
+        None => Err(Error::TooLarge),
+    }
+}
+
 /// Appends a frame of a class; on an error nothing is appended.
 pub(crate) fn put<T: Serialize>(
     buffer: &mut BytesMut,

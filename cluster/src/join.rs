@@ -1,38 +1,62 @@
 //! SHELL. How a node gets in: a one-time token, a pinned CA, a certificate signed where the CA's key is.
+//!
+//! ```text
+//! joiner                                                                       any voter
+//!   token = CA fingerprint + secret ──TLS, CA pinned, no certificate yet──►
+//!   secret, own public key, its signature, name, address, role ───────────►    has the CA's key?
+//!                                                                               no: who has it ──► asked next
+//!                                                                               yes: ledger burns the token and adds
+//!                                                                                    the node (Operate::Join)
+//!   ◄────────────── certificate, voters, identity secret ──────────────────    signs
+//! ```
+//!
+//! The private key never leaves the joiner, and no X.509 of a stranger's is parsed: it sends a bare public key.
+
+mod ask;
+mod serve;
+mod token;
+
+pub use ask::join;
+pub(crate) use serve::{Gate, serve};
+pub use token::{NotAToken, Token};
 
 use crate::tls::{Authority, Credentials};
 use proto::{
     command::{MemberRefusal, NodeId, Role},
     limit::HashKey,
 };
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
 
-/// A one-time token as it is handed over: `tgj_`, the CA's fingerprint and 128 random bits. Never shown by `Debug`.
-#[derive(Clone)]
-pub struct Token {}
+/// What a candidate's signature is about.
+const PROOF_OF: &[u8] = b"tollgate join: this key is mine\0";
 
-/// Why a text is no token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a join token: `tgj_` and 64 characters of URL-safe base64")]
-pub struct NotAToken;
+/// What a stranger sends.
+#[derive(Serialize, Deserialize)]
+struct Question {
+    secret: [u8; 16],
+    key: Vec<u8>,
+    proof: Vec<u8>,
+    name: String,
+    address: String,
+    role: Role,
+}
 
-impl Token {
-    /// Makes one. Whoever makes it has the ledger take its [`Token::hash`] (`Operate::Token`).
-    pub fn new(_authority: &rustls::pki_types::CertificateDer<'_>) -> Self {
-        todo!()
-    }
-    /// Reads one; white space around it is ignored.
-    pub fn parse(_text: &str) -> Result<Self, NotAToken> {
-        todo!()
-    }
-    /// As it is handed over. Secret.
-    pub fn reveal(&self) -> String {
-        todo!()
-    }
-    /// What the ledger knows of it.
-    pub fn hash(&self) -> [u8; 32] {
-        todo!()
-    }
+/// What it hears.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Joined {
+        cert: Vec<u8>,
+        secret: [u8; 16],
+        voters: Vec<(NodeId, String)>,
+        authority: NodeId,
+    },
+    /// Another node has the CA's key.
+    Elsewhere(Option<String>),
+    Member(MemberRefusal),
+    Unreachable,
+    Busy,
+    Malformed,
 }
 
 /// Who wants in, as the ledger is asked (`Operate::Join`).
@@ -65,8 +89,8 @@ pub enum Refused {
     /// The ledger says no.
     #[error(transparent)]
     Member(#[from] MemberRefusal),
-    /// The ledger cannot be reached; ask again.
-    #[error("the cluster cannot be reached; ask again")]
+    /// The ledger cannot be reached, or too many ask; ask again.
+    #[error("the cluster cannot be reached, or is busy; ask again")]
     Unreachable,
 }
 
@@ -87,9 +111,20 @@ pub enum Desk {
         authority: Arc<Authority>,
         /// The ledger's say.
         admit: Admit,
+        /// The wall clock, milliseconds since 1970.
+        unix_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     },
     /// Another node has it: its `host:port`, where known.
     Elsewhere(Arc<dyn Fn() -> Option<String> + Send + Sync>),
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Desk::Here { .. } => "Desk::Here",
+            Desk::Elsewhere(_) => "Desk::Elsewhere",
+        })
+    }
 }
 
 /// What a joining node wants.
@@ -119,7 +154,10 @@ pub struct Joined {
 /// Why it got nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// Nobody answers there.
+    /// No address was given.
+    #[error("no address of the cluster was given")]
+    NoAddress,
+    /// Nobody answers there, or not one of the cluster that the token is for.
     #[error("{address}: {problem}")]
     Unreachable {
         /// Where.
@@ -133,16 +171,15 @@ pub enum JoinError {
     /// The node that has the CA's key cannot be named by the one that was asked.
     #[error("{0} does not have the key of the cluster's CA and does not know who has")]
     NoAuthority(String),
+    /// The cluster does not understand the question.
+    #[error(
+        "the cluster cannot read the request: is the name 1 to 64 bytes and the address `host:port`?"
+    )]
+    Malformed,
     /// The answer makes no sense.
-    #[error("{0}")]
+    #[error("the cluster's answer makes no sense: {0}")]
     Answer(String),
-}
-
-/// Joins: asks each address in turn, follows to the node that has the CA's key, and asks again while it is worth it.
-pub async fn join(
-    _addresses: &[String],
-    _token: &Token,
-    _wish: &Wish,
-) -> Result<Joined, JoinError> {
-    todo!()
+    /// Something is wrong here.
+    #[error("{0}")]
+    Local(String),
 }

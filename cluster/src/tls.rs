@@ -133,7 +133,7 @@ impl Credentials {
     }
 
     /// That key and certificate belong together.
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let key = config::provider()
             .key_provider
             .load_private_key(PrivateKeyDer::Pkcs8(self.key.clone_key()))?;

@@ -10,17 +10,47 @@
 //! A node keeps one connection to each voter but itself and opens all streams on it; what comes in on connections that
 //! others made is theirs. Nothing that sends waits: what does not fit is lost, which Raft and the lease protocol bear.
 
+mod endpoint;
+mod event;
+mod link;
+mod members;
+mod queue;
+mod serve;
+mod snapshot;
+mod streams;
+
+pub(crate) use endpoint::{Close, asking, close, joining, preamble};
+pub use event::{Event, SnapshotFile};
+pub(crate) use link::resolve;
+pub use members::{Members, Peer};
+pub(crate) use streams::{Reader, class};
+
 use crate::{
-    tls::Credentials,
+    codec::{self, ToAsker},
+    join::{Desk, Gate},
+    tls::{Credentials, Who},
     wire::{Extra, Push, Request, Response},
 };
+use link::Link;
 use proto::command::{NodeId, Role};
+use queue::Queue;
 use raft::eraftpb::Message;
+use serve::Asker;
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
+    collections::HashMap,
+    fmt, io,
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU16, AtomicU64},
+    },
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::{Instant, sleep},
 };
 
 /// Request ids are below this: the rest of the number tells connections of one asker apart.
@@ -44,9 +74,10 @@ pub struct Settings {
 pub struct Bounds {
     /// Most events that wait for the reader, of each kind; beyond that peers wait (QUIC's flow control).
     pub events_max: usize,
-    /// Most bytes that wait to be sent on one stream. Beyond: lost (raft, pushes), refused (requests), or the asker's
-    /// connection is closed (answers: it does not read).
+    /// Most bytes that wait to be sent to one voter, of entries and of requests each. Beyond: lost, or [`Unsent::Full`].
     pub queue_bytes_max: usize,
+    /// Most bytes of answers and pushes that wait for one asker. Beyond, it does not read: its connection is closed.
+    pub answer_bytes_max: usize,
     /// Most connections that others made and keep.
     pub connections_max: usize,
     /// Largest snapshot that is taken in, bytes.
@@ -58,81 +89,11 @@ impl Default for Bounds {
         Self {
             events_max: 4_096,
             queue_bytes_max: 16 << 20,
+            answer_bytes_max: 1 << 20,
             connections_max: 2_048,
             snapshot_bytes_max: 16 << 30,
         }
     }
-}
-
-/// Who belongs to the cluster, as far as this node has applied or was told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members {
-    /// Present nodes, learners as voters.
-    pub nodes: BTreeMap<NodeId, Peer>,
-    /// Nodes that were taken out, as far as known: never heard, whatever their certificate says.
-    pub removed: BTreeSet<NodeId>,
-}
-
-/// One member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// `host:port`; empty for a lease client.
-    pub address: String,
-    /// What it is.
-    pub role: Role,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Event {
-    /// A raft message; `message.from` is the authenticated sender, `message.to` this node.
-    Raft(Message),
-    /// A voter says something beside Raft.
-    Extra(NodeId, Extra),
-    /// A snapshot has come in whole. The message holds no machine state: that is in the file.
-    Snapshot(Message, SnapshotFile),
-    /// What [`Transport::send_snapshot`] came to.
-    SnapshotSent {
-        /// To whom.
-        to: NodeId,
-        /// The receiver has it whole.
-        ok: bool,
-    },
-    /// A node asks.
-    Request {
-        /// Who.
-        from: NodeId,
-        /// For [`Transport::send_response`]; opaque.
-        id: u64,
-        /// What.
-        request: Request,
-    },
-    /// A voter answers.
-    Response {
-        /// Who.
-        from: NodeId,
-        /// As in [`Transport::send_request`].
-        id: u64,
-        /// What.
-        response: Response,
-    },
-    /// A voter says something by itself.
-    Push(NodeId, Push),
-    /// This node's connection to a voter stands: it can be asked.
-    Connected(NodeId),
-    /// It is gone; what was asked on it will not be answered. Said once for each `Connected`.
-    Lost(NodeId),
-}
-
-/// A snapshot's data on disk; the file goes when this is dropped, unless it was moved away.
-#[derive(Debug)]
-pub struct SnapshotFile {
-    /// Where; synced.
-    pub path: PathBuf,
-    /// How long.
-    pub bytes: u64,
-    /// What was checked.
-    pub sha256: [u8; 32],
 }
 
 /// Why a request was not sent: it is certain that nobody has seen it.
@@ -149,70 +110,336 @@ pub enum Unsent {
     TooLarge,
 }
 
+/// Large requests that are put together or wait for the reader at once.
+const LARGE_MAX: usize = 16;
+/// How long [`Transport::close`] waits for what was sent to arrive, and then for the connections to end.
+const CLOSE: Duration = Duration::from_millis(500);
+
 /// The way to the other nodes; clones share it. All that sends returns at once, from any thread.
-#[derive(Clone, Debug)]
-pub struct Transport {}
+#[derive(Clone)]
+pub struct Transport {
+    shared: Arc<Shared>,
+}
 
 /// Where events come out.
-#[derive(Debug)]
-pub struct Incoming {}
+pub struct Incoming {
+    peers: mpsc::Receiver<Event>,
+    answers: mpsc::Receiver<Event>,
+    asks: mpsc::Receiver<(Event, Option<OwnedSemaphorePermit>)>,
+    closed: watch::Receiver<bool>,
+}
+
+struct Shared {
+    who: Who,
+    runtime: Handle,
+    endpoint: quinn::Endpoint,
+    bounds: Bounds,
+    members: RwLock<members::Table>,
+    links: RwLock<HashMap<NodeId, Link>>,
+    askers: RwLock<HashMap<NodeId, Asker>>,
+    desk: RwLock<Option<Desk>>,
+    joins: Gate,
+    inbox: snapshot::Inbox,
+    /// Held by the snapshot that comes in.
+    snapshots: Mutex<()>,
+    numbers: AtomicU64,
+    serials: AtomicU16,
+    /// Leave to put a large request together.
+    large: Arc<Semaphore>,
+    peers: mpsc::Sender<Event>,
+    answers: mpsc::Sender<Event>,
+    asks: mpsc::Sender<(Event, Option<OwnedSemaphorePermit>)>,
+    closed: watch::Sender<bool>,
+}
+
+/// A node's id for people.
+struct Shown(NodeId);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0.0)
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("who", &self.shared.who.name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").finish_non_exhaustive()
+    }
+}
+
+/// What is behind these locks is replaced whole or entry by entry, so what another thread left is sound.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Transport {
     /// Starts on the current tokio runtime, with no peers.
-    pub fn start(_settings: Settings) -> io::Result<(Self, Incoming)> {
-        todo!()
+    pub fn start(settings: Settings) -> io::Result<(Self, Incoming)> {
+        let Settings {
+            credentials,
+            socket,
+            snapshots,
+            bounds,
+        } = settings;
+        let inbox = snapshot::Inbox {
+            dir: snapshots,
+            bytes_max: bounds.snapshot_bytes_max,
+        };
+        let listens = socket.is_some();
+        if listens {
+            inbox.sweep()?;
+        }
+        let (peers, peers_out) = mpsc::channel(bounds.events_max);
+        let (answers, answers_out) = mpsc::channel(bounds.events_max);
+        let (asks, asks_out) = mpsc::channel(bounds.events_max);
+        let (closed, closed_out) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            who: credentials.who,
+            runtime: Handle::current(),
+            endpoint: endpoint::open(&credentials, socket)?,
+            bounds,
+            members: RwLock::default(),
+            links: RwLock::default(),
+            askers: RwLock::default(),
+            desk: RwLock::default(),
+            joins: Gate::default(),
+            inbox,
+            snapshots: Mutex::new(()),
+            numbers: AtomicU64::new(0),
+            serials: AtomicU16::new(0),
+            large: Arc::new(Semaphore::new(LARGE_MAX)),
+            peers,
+            answers,
+            asks,
+            closed,
+        });
+        if listens {
+            shared.runtime.spawn(serve::accept(shared.clone()));
+        }
+        let incoming = Incoming {
+            peers: peers_out,
+            answers: answers_out,
+            asks: asks_out,
+            closed: closed_out,
+        };
+        Ok((Self { shared }, incoming))
     }
+
     /// Where it is heard, or asks from.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        todo!()
+        self.shared.endpoint.local_addr()
     }
+
     /// From now on these belong to the cluster. Connections are made to voters that are new or have moved; those of
     /// nodes that are gone are closed at once, both ways.
-    pub fn set_members(&self, _members: Members) {
-        todo!()
+    pub fn set_members(&self, members: Members) {
+        let shared = &self.shared;
+        let mut voters = members.nodes.clone();
+        voters.retain(|node, peer| {
+            peer.role == Role::Voter && !peer.address.is_empty() && *node != shared.who.node
+        });
+        write(&shared.members).set(members);
+        let mut links = write(&shared.links);
+        links.retain(|node, _| voters.contains_key(node));
+        for (node, peer) in voters {
+            let before = links.remove(&node);
+            let link = match before {
+                Some(link) if link.address == peer.address => link,
+                before => Link::start(shared, node, peer.address, before),
+            };
+            links.insert(node, link);
+        }
+        drop(links);
+        for (node, asker) in &*read(&shared.askers) {
+            if !shared.admits(*node) {
+                close(&asker.connection, Close::Forbidden);
+            }
+        }
     }
+
     /// Answers those who want to join. Before this they are told that nobody is known to have the CA's key.
-    pub fn serve_joins(&self, _desk: crate::join::Desk) {
-        todo!()
+    pub fn serve_joins(&self, desk: Desk) {
+        *write(&self.shared.desk) = Some(desk);
     }
+
     /// To `message.to`, or lost.
-    pub fn send_raft(&self, _message: &Message) {
-        todo!()
+    pub fn send_raft(&self, message: &Message) {
+        let links = read(&self.shared.links);
+        let Some(link) = links.get(&NodeId(message.to)) else {
+            return;
+        };
+        if let Err(Unsent::TooLarge) = link.put_raft(message) {
+            // Nothing that is proposed is as large; losing it in silence would be hard to find.
+            tracing::error!(to = %Shown(NodeId(message.to)), "a raft message cannot be encoded");
+        }
     }
+
     /// To a voter, or lost.
-    pub fn send_extra(&self, _to: NodeId, _extra: &Extra) {
-        todo!()
+    pub fn send_extra(&self, to: NodeId, extra: &Extra) {
+        if let Some(link) = read(&self.shared.links).get(&to) {
+            let beats = &link.queues.beats;
+            let _ = beats.put(|buffer| codec::put_extra(buffer, extra));
+        }
     }
-    /// A snapshot's message with the file that holds its data, which must stay until [`Event::SnapshotSent`] is said.
-    /// One at a time a peer: a second one replaces the first, which then was not sent.
-    pub fn send_snapshot(&self, _message: Message, _file: PathBuf) {
-        todo!()
+
+    /// A snapshot's message with the file that holds its data, which must stay until [`Event::SnapshotSent`] is said:
+    /// once for each call. One at a time a peer; one that waits behind another is given up for a newer one.
+    pub fn send_snapshot(&self, message: Message, file: PathBuf) {
+        let to = NodeId(message.to);
+        let unsent = match read(&self.shared.links).get(&to) {
+            Some(link) if !link.queues.beats.is_closed() => {
+                link.queues.put_job((message, file)).is_some()
+            }
+            _ => true,
+        };
+        if unsent {
+            let shared = self.shared.clone();
+            let said = async move { shared.peer(Event::SnapshotSent { to, ok: false }).await };
+            self.shared.runtime.spawn(said);
+        }
     }
+
     /// To a voter. `id` is below [`REQUEST_IDS`].
-    pub fn send_request(&self, _to: NodeId, _id: u64, _request: &Request) -> Result<(), Unsent> {
-        todo!()
+    pub fn send_request(&self, to: NodeId, id: u64, request: &Request) -> Result<(), Unsent> {
+        let links = read(&self.shared.links);
+        let link = links.get(&to).ok_or(Unsent::NotConnected)?;
+        let requests = &link.queues.requests;
+        requests.put(|buffer| codec::put_request(buffer, id, request))
     }
+
     /// To who asked, on the connection on which it asked, if that still stands.
-    pub fn send_response(&self, _to: NodeId, _id: u64, _response: &Response) {
-        todo!()
+    pub fn send_response(&self, to: NodeId, id: u64, response: &Response) {
+        let askers = read(&self.shared.askers);
+        let Some(asker) = askers.get(&to) else {
+            return;
+        };
+        if u64::from(asker.serial) != id / REQUEST_IDS {
+            return;
+        }
+        let response = ToAsker::Response(id % REQUEST_IDS, response);
+        match asker
+            .answers
+            .put(|buffer| codec::put_answer(buffer, &response))
+        {
+            Ok(()) | Err(Unsent::NotConnected) => {}
+            Err(Unsent::Full) => close(&asker.connection, Close::Slow),
+            Err(Unsent::TooLarge) => {
+                tracing::error!(to = %Shown(to), "an answer is too large to be sent");
+                let unknown = ToAsker::Response(id % REQUEST_IDS, &Response::Unknown);
+                let _ = asker
+                    .answers
+                    .put(|buffer| codec::put_answer(buffer, &unknown));
+            }
+        }
     }
-    /// To a node that has asked something on a connection that still stands, or lost.
-    pub fn send_push(&self, _to: NodeId, _push: &Push) {
-        todo!()
+
+    /// To a node that is connected, or lost.
+    pub fn send_push(&self, to: NodeId, push: &Push) {
+        if let Some(asker) = read(&self.shared.askers).get(&to) {
+            let push = ToAsker::Push(push);
+            let _ = (asker.answers).put_if_half_empty(|buffer| codec::put_answer(buffer, &push));
+        }
     }
-    /// Closes all connections, having sent what waits, for at most a second.
+
+    /// Closes all connections, having sent what waits, for at most a second. [`Incoming::next`] ends.
     pub async fn close(&self) {
-        todo!()
+        let shared = &self.shared;
+        let links = read(&shared.links)
+            .values()
+            .map(|l| l.queues.clone())
+            .collect::<Vec<_>>();
+        let answers = read(&shared.askers)
+            .values()
+            .map(|a| a.answers.clone())
+            .collect::<Vec<_>>();
+        links.iter().for_each(|queues| queues.drain());
+        answers.iter().for_each(|queue| queue.drain());
+        let end = Instant::now() + CLOSE;
+        let sent = || links.iter().all(|q| q.settled()) && answers.iter().all(|q| q.settled());
+        while !sent() && Instant::now() < end {
+            sleep(Duration::from_millis(2)).await;
+        }
+        write(&shared.links).clear();
+        shared.closed.send_replace(true);
+        (shared.endpoint).close(Close::Stopped.code(), Close::Stopped.why());
+        let _ = tokio::time::timeout(CLOSE, shared.endpoint.wait_idle()).await;
+    }
+}
+
+impl Shared {
+    /// Whether a certificate's holder is heard at all.
+    fn welcome(&self, who: Who) -> bool {
+        who.cluster == self.who.cluster && who.node != self.who.node && self.admits(who.node)
+    }
+    fn admits(&self, node: NodeId) -> bool {
+        read(&self.members).admits(node)
+    }
+    /// Whether a node may speak Raft.
+    fn votes(&self, node: NodeId, certified: Role) -> bool {
+        read(&self.members).votes(node, certified)
+    }
+    fn enter(&self, node: NodeId, asker: Asker) {
+        let connection = asker.connection.clone();
+        if let Some(before) = write(&self.askers).insert(node, asker) {
+            close(&before.connection, Close::Replaced);
+        }
+        // It may have been taken out while it came in.
+        if !self.admits(node) {
+            close(&connection, Close::Forbidden);
+        }
+    }
+    fn leave(&self, node: NodeId, serial: u16) {
+        let mut askers = write(&self.askers);
+        if askers
+            .get(&node)
+            .is_some_and(|asker| asker.serial == serial)
+        {
+            askers.remove(&node);
+        }
+    }
+    fn desk(&self) -> Option<Desk> {
+        read(&self.desk).clone()
+    }
+    // Nobody reads after the end: events are lost then.
+    async fn peer(&self, event: Event) {
+        let _ = self.peers.send(event).await;
+    }
+    async fn answer(&self, event: Event) {
+        let _ = self.answers.send(event).await;
+    }
+    async fn ask(&self, event: Event, leave: Option<OwnedSemaphorePermit>) {
+        let _ = self.asks.send((event, leave)).await;
     }
 }
 
 impl Incoming {
-    /// The next event, peers' first; `None` after [`Transport::close`].
+    /// The next event: peers' first, then answers, then requests. `None` after [`Transport::close`].
     pub async fn next(&mut self) -> Option<Event> {
-        todo!()
+        tokio::select! {
+            biased;
+            event = self.peers.recv() => event,
+            event = self.answers.recv() => event,
+            event = self.asks.recv() => event.map(|(event, _)| event),
+            _ = self.closed.wait_for(|closed| *closed) => None,
+        }
     }
+
     /// The next event, if there is one now.
     pub fn try_next(&mut self) -> Option<Event> {
-        todo!()
+        (self.peers.try_recv().ok())
+            .or_else(|| self.answers.try_recv().ok())
+            .or_else(|| self.asks.try_recv().ok().map(|(event, _)| event))
     }
 }

@@ -16,6 +16,7 @@ use std::{borrow::Cow, fmt};
 
 /// What goes over a stream between voters.
 #[derive(Debug, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant)] // it lives for one call
 pub(super) enum Peer<'a> {
     #[serde(borrow)]
     Raft(Mirror<'a>),
