@@ -320,6 +320,11 @@ impl Handle {
         self.shared.voters.borrow().clone()
     }
 
+    /// What reads both clocks.
+    pub(crate) fn clock(&self) -> settings::Clock {
+        self.shared.clock.clone()
+    }
+
     /// A handle that does not keep the node running.
     pub(crate) fn downgrade(&self) -> WeakHandle {
         let driver = self.driver.as_ref().map(mpsc::Sender::downgrade);

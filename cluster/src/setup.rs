@@ -259,6 +259,8 @@ pub(crate) fn serve_joins(
     };
     let authority = Authority::from_pem(identity.cluster, &certificates.ca, &key)
         .map_err(|error| OpenError::Unusable(format!("{}: {error}", path.display())))?;
+    let clock = handle.clock();
+    let unix_ms = Arc::new(move || clock().unix_ms);
     let handle = handle.downgrade();
     let secret = identity.secret();
     let admit: Admit = Arc::new(move |candidate| {
@@ -273,6 +275,7 @@ pub(crate) fn serve_joins(
     transport.serve_joins(Desk::Here {
         authority: Arc::new(authority),
         admit,
+        unix_ms,
     });
     Ok(())
 }
