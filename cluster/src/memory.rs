@@ -212,7 +212,7 @@ impl Handle {
     /// Clears counters of past windows away, a bounded number a call.
     pub async fn tend(&self, now: Now) -> Result<(), Error> {
         self.apply(now, |ledger, _| {
-            ledger.expire(TENDED_MAX);
+            ledger.sweep(TENDED_MAX);
             Ok(())
         })
     }

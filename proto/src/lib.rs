@@ -8,6 +8,7 @@ pub mod admin;
 pub mod audit;
 pub mod command;
 pub mod control;
+mod digest;
 pub mod doc;
 #[cfg(feature = "faults")]
 pub mod faults;

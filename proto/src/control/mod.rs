@@ -3,6 +3,17 @@
 //! A resource's body is opaque here: the daemon checks what it means before it proposes it, and again before a view that
 //! holds it takes effect. Versions count up by one with every change, over all resources; a reader that knows
 //! everything up to a version asks for what came after.
+//!
+//! ```text
+//! Change ──apply──► Control (machine) ──page(position)──► Page ──adopt──► Control (every node) ──► view, once complete
+//! ```
+//!
+//! Deleted resources are remembered, so that readers hear of them, but not for ever: a reader that is older than the
+//! newest deletion that was forgotten reads from nothing.
+
+mod state;
+
+pub use state::{Control, LoadError, Record, Stale};
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -11,6 +22,16 @@ use std::sync::Arc;
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// Longest name of a resource, bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Longest name of whoever changed a resource, bytes.
+pub const BY_BYTES_MAX: usize = 256;
+/// Most resources that are not deleted.
+pub const RESOURCES_MAX: usize = 200_000;
+/// Most bytes of all bodies together.
+pub const BYTES_MAX: usize = 256 << 20;
+/// Deleted resources that are remembered.
+pub const TOMBSTONES_MAX: usize = 10_000;
+/// Most resources in one page.
+pub const PAGE_RESOURCES_MAX: usize = 4_096;
 
 /// What a resource is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,8 +89,8 @@ pub enum Refusal {
     /// There is no such resource to delete.
     #[error("there is none of this name")]
     Unknown,
-    /// Name or body too long.
-    #[error("the name or the document is too long")]
+    /// Name, body or whoever changes it too long, or no name.
+    #[error("the name is empty, or the name or the document is too long")]
     TooLarge,
     /// The table or its bytes are full.
     #[error("the control plane is full")]
@@ -97,81 +118,4 @@ pub struct Page {
     pub upto: u64,
     /// The newest version there is; the reader is complete when `upto` has reached it.
     pub newest: u64,
-}
-
-/// Every resource, at its newest version: as the machine holds it, and as nodes learn it page by page.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Control {}
-
-/// One piece of the control plane's state; opaque, at most some 4 MiB.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {}
-
-/// Why records are not a control plane's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the records are not a control plane's state: {0}")]
-pub struct LoadError(pub &'static str);
-
-/// A page that does not continue what the reader has; nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the page of the control plane does not continue what is known")]
-pub struct Stale;
-
-impl Control {
-    /// Carries a change out; its version.
-    pub fn apply(&mut self, _change: &Change, _now_ms: u64) -> Result<u64, Refusal> {
-        Err(Refusal::Full)
-    }
-
-    /// The newest version that was applied or read.
-    pub fn version(&self) -> u64 {
-        0
-    }
-
-    /// For a reader: how much it has.
-    pub fn position(&self) -> Position {
-        Position::default()
-    }
-
-    /// For a reader: it has everything up to the newest version that it has heard of. Only then may what it has be put in
-    /// force.
-    pub fn is_complete(&self) -> bool {
-        true
-    }
-
-    /// What comes after a reader's position, at most `bytes_max` bytes of documents, unless one alone is larger.
-    pub fn page(&self, _after: Position, _bytes_max: usize) -> Page {
-        Page::default()
-    }
-
-    /// Takes a page in; whether anything changed.
-    pub fn adopt(&mut self, _page: Page) -> Result<bool, Stale> {
-        Ok(false)
-    }
-
-    /// A resource that is not deleted.
-    pub fn get(&self, _kind: Kind, _name: &str) -> Option<&Resource> {
-        None
-    }
-
-    /// Every resource of a kind that is not deleted, by name.
-    pub fn iter(&self, _kind: Kind) -> impl Iterator<Item = &Resource> {
-        std::iter::empty()
-    }
-
-    /// Equal for equal states, however they came about. Costs nothing.
-    pub fn hash(&self) -> u64 {
-        0
-    }
-
-    /// Everything in it, in pieces. A clone of it is cheap and changes no more.
-    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        std::iter::empty()
-    }
-
-    /// The state that was written as records.
-    pub fn load(records: impl IntoIterator<Item = Record>) -> Result<Self, LoadError> {
-        records.into_iter().for_each(drop);
-        Ok(Self::default())
-    }
 }
