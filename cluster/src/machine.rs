@@ -1,159 +1,275 @@
 //! CORE. What every voter applies: the ledger, the control plane, the members. Deterministic, never panics.
+//!
+//! Whatever decides is in the log or in the state: the same entries make the same state on every voter, whose hash says so.
 
+mod image;
+mod members;
+
+pub use image::{Image, Manifest};
+pub use members::Entry;
+
+use crate::membership::Configuration;
+use members::Members;
 use proto::{
-    command::{Batch, NodeId, Reply, Role},
-    limit::ledger::Bounds,
+    command::{Batch, Command, MemberRefusal, NodeId, RULES_VERSION, Reply},
+    control::Control,
+    limit::ledger::{Bounds, Ledger},
+    time::Now,
 };
-use raft::eraftpb::ConfState;
-use std::sync::Arc;
 
-/// Most bytes of one chunk of an [`Image`], unless one resource alone is larger.
-pub const CHUNK_BYTES: usize = 1 << 20;
+/// Past counters that each command of a batch clears away.
+const EXPIRED_PER_COMMAND: usize = 4;
 
 /// Why a machine cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The log or the image is written by rules that this build does not know.
+    /// Written by rules that this build does not know.
     #[error("rules version {0} is not known to this build")]
     Rules(u32),
-    /// Bytes that no build of this project writes.
+    /// Bytes that no build of this project writes, or not all of them.
     #[error("damaged: {0}")]
-    Damaged(&'static str),
+    Damaged(String),
 }
 
 /// The replicated state machine.
-pub struct Machine {}
-
-/// A member as replicated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name for people.
-    pub name: String,
-    /// `host:port`; empty for a lease client.
-    pub address: String,
-    /// What it is, or is to be.
-    pub role: Role,
-    /// The highest rules version that it announced; 0: none yet.
-    pub rules_max: u32,
-    /// A voter that is being taken out.
-    pub leaving: bool,
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The highest rules that this build knows; not part of the state.
+    rules_max: u32,
+    /// The last index applied.
+    index: u64,
+    cluster: u128,
+    rules_version: u32,
+    members: Members,
+    ledger: Ledger,
+    control: Control,
 }
 
 impl Machine {
     /// The state of a new cluster whose first voter is `node`, at index 1.
     pub fn found(
-        _cluster: u128,
-        _bounds: Bounds,
-        _node: NodeId,
-        _name: &str,
-        _address: &str,
+        cluster: u128,
+        bounds: Bounds,
+        node: NodeId,
+        name: &str,
+        address: &str,
+        now: Now,
     ) -> Self {
-        todo!()
+        let mut ledger = Ledger::new(bounds);
+        ledger.advance(now.unix_ms);
+        Self {
+            rules_max: RULES_VERSION,
+            index: 1,
+            cluster,
+            rules_version: RULES_VERSION,
+            members: Members::first(node, name, address),
+            ledger,
+            control: Control::default(),
+        }
     }
+
     /// A new cluster from what is left of another one: the control plane stays, live windows count as used up, all other
-    /// members are gone. At index 1.
-    pub fn refound(self, _cluster: u128, _node: NodeId, _name: &str, _address: &str) -> Self {
-        todo!()
+    /// members are gone and their ids with them. At index 1.
+    pub fn refound(mut self, cluster: u128, node: NodeId, name: &str, address: &str, now: Now) -> Self {
+        let former: Vec<NodeId> = self.members.iter().map(|(node, _)| node).collect();
+        former.iter().for_each(|node| self.ledger.remove_node(*node));
+        self.ledger.recover_used_up(now.unix_ms);
+        self.members = self.members.refound(node, name, address);
+        self.cluster = cluster;
+        self.index = 1;
+        self
     }
-    /// Applies one batch; one reply a command, in order.
-    pub fn apply(&mut self, _index: u64, _batch: &Batch) -> Result<Vec<Reply>, Error> {
-        todo!()
+
+    /// Applies one batch; one reply a command, in order. Errors: it cannot be applied here, nothing was changed.
+    pub fn apply(&mut self, index: u64, batch: &Batch) -> Result<Vec<Reply>, Error> {
+        // Looked at before anything is changed: a node that stops here goes on from here with a newer build.
+        let wanted = batch.commands.iter().filter_map(|command| match command {
+            Command::SetRules { version } if self.may_set_rules(*version) => Some(*version),
+            _ => None,
+        });
+        let newest = wanted.fold(batch.rules_version, u32::max);
+        if newest > self.rules_max {
+            return Err(Error::Rules(newest));
+        }
+        self.index = index;
+        self.ledger.advance(batch.now_ms);
+        self.ledger.expire(batch.commands.len() * EXPIRED_PER_COMMAND);
+        Ok(batch.commands.iter().map(|command| self.carry_out(command)).collect())
     }
+
     /// Takes note of the configuration that raft has after this index.
-    pub fn apply_conf(&mut self, _index: u64, _conf_state: &ConfState) {
-        todo!()
+    pub fn apply_configuration(&mut self, index: u64, configuration: Configuration) {
+        self.index = index;
+        for node in self.members.configured(configuration) {
+            self.ledger.remove_node(node);
+        }
     }
+
     /// Takes note of an entry that says nothing.
-    pub fn apply_nothing(&mut self, _index: u64) {
-        todo!()
+    pub fn apply_nothing(&mut self, index: u64) {
+        self.index = index;
     }
+
+    fn carry_out(&mut self, command: &Command) -> Reply {
+        let done = |result| match result {
+            Ok(()) => Reply::Done,
+            Err(refusal) => Reply::Refused(refusal),
+        };
+        match command {
+            Command::Hello { node, .. } if self.members.get(*node).is_none() => {
+                Reply::Member(MemberRefusal::Unknown)
+            }
+            Command::Hello {
+                node,
+                nonce,
+                secret_check,
+                rules_max,
+            } => match self.ledger.hello(*node, *nonce, *secret_check, *rules_max) {
+                Ok(session) => Reply::Session(session),
+                Err(refusal) => Reply::Refused(refusal),
+            },
+            Command::Define {
+                session,
+                revision,
+                definitions,
+                last,
+            } => done(self.ledger.define(*session, *revision, definitions, *last)),
+            Command::Lease { session, ask } => Reply::Lease(self.ledger.lease(*session, ask)),
+            Command::Return { session, back } => done(self.ledger.give_back(*session, back)),
+            Command::Bye { session } => done(self.ledger.bye(*session)),
+            Command::Gone { session } => {
+                self.ledger.gone(*session);
+                Reply::Done
+            }
+            Command::Credit { key } => match self.ledger.credit(*key) {
+                Ok(units) => Reply::Credited(units),
+                Err(refusal) => Reply::Refused(refusal),
+            },
+            Command::Reset { key } => done(self.ledger.reset(*key)),
+            Command::SetClock { now_ms } => {
+                self.ledger.set_clock(*now_ms);
+                Reply::Done
+            }
+            Command::SetRules { version } => {
+                if !self.may_set_rules(*version) {
+                    return Reply::Member(MemberRefusal::Rules);
+                }
+                self.rules_version = *version;
+                Reply::Done
+            }
+            Command::Control(change) => match self.control.apply(change, self.ledger.now_ms()) {
+                Ok(version) => Reply::Version(version),
+                Err(refusal) => Reply::Control(refusal),
+            },
+            Command::Member(member) => match self.members.apply(member, self.ledger.now_ms()) {
+                Ok(None) => Reply::Done,
+                Ok(Some(removed)) => {
+                    self.ledger.remove_node(removed);
+                    Reply::Done
+                }
+                Err(refusal) => Reply::Member(refusal),
+            },
+        }
+    }
+
+    /// Rules never go back, and every voter has announced that it knows them.
+    fn may_set_rules(&self, version: u32) -> bool {
+        let knows = |node: &NodeId| self.ledger.rules_max_of(*node).is_some_and(|max| max >= version);
+        version >= self.rules_version && self.members.configuration().all_voters().iter().all(knows)
+    }
+
     /// The last index applied.
     pub fn index(&self) -> u64 {
-        todo!()
+        self.index
     }
     /// The cluster.
     pub fn cluster(&self) -> u128 {
-        todo!()
+        self.cluster
     }
     /// Replicated time, milliseconds since 1970.
     pub fn now_ms(&self) -> u64 {
-        todo!()
+        self.ledger.now_ms()
+    }
+    /// The rules by which batches are made now.
+    pub fn rules_version(&self) -> u32 {
+        self.rules_version
+    }
+    /// Who was given what.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+    /// Grants, policies and servers.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+    /// Raft's configuration.
+    pub fn configuration(&self) -> &Configuration {
+        self.members.configuration()
     }
     /// A member.
-    pub fn member(&self, _node: NodeId) -> Option<&Entry> {
-        todo!()
+    pub fn member(&self, node: NodeId) -> Option<&Entry> {
+        self.members.get(node)
     }
     /// Members in the order of their ids.
     pub fn members(&self) -> impl Iterator<Item = (NodeId, &Entry)> {
-        std::iter::empty()
+        self.members.iter()
     }
     /// Grows with every change of membership.
     pub fn members_version(&self) -> u64 {
-        todo!()
+        self.members.version()
     }
     /// Whether the node was a member and is not any more.
-    pub fn removed(&self, _node: NodeId) -> bool {
-        todo!()
+    pub fn removed(&self, node: NodeId) -> bool {
+        self.members.removed(node)
     }
+    /// Nodes that were members and are not any more.
+    pub fn all_removed(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.all_removed()
+    }
+    /// The highest rules version that a node announced; 0: none yet.
+    pub fn rules_max_of(&self, node: NodeId) -> u32 {
+        self.ledger.rules_max_of(node).unwrap_or(0)
+    }
+
     /// Equal on every replica at equal index.
     pub fn hash(&self) -> u64 {
-        todo!()
+        let parts = [
+            self.index,
+            self.cluster as u64,
+            (self.cluster >> 64) as u64,
+            u64::from(self.rules_version),
+            self.members.hash(),
+            self.ledger.hash(),
+            self.control.hash(),
+        ];
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.to_le_bytes()).collect();
+        fnv(&bytes)
     }
-    /// The state as it is now, to be written while the machine goes on.
+
+    /// The state as it is now, to be written while the machine goes on; cheap.
     pub fn image(&self) -> Image {
-        todo!()
+        Image::new(self)
+    }
+
+    /// What this build knows, where a test wants it to know something else.
+    pub(crate) fn set_rules_max(&mut self, rules_max: u32) {
+        self.rules_max = rules_max;
+    }
+
+    /// The same machine with mistakes.
+    #[cfg(feature = "faults")]
+    pub(crate) fn with_faults(mut self, faults: proto::faults::Faults) -> Self {
+        self.ledger = self.ledger.with_faults(faults);
+        self
     }
 }
 
-/// A state, frozen: written as chunks by [`Image::chunk`], read back by a [`Loader`].
-#[derive(Clone)]
-pub struct Image {
-    /// Names the file; what the snapshot's `data` says of it.
-    pub manifest: Manifest,
-    _state: Arc<()>,
+/// FNV-1a: the same on every build. Finds differences, keeps nobody from making two states look the same.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
-/// What a raft snapshot carries: which chunks make its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    /// The index of the state.
-    pub index: u64,
-    /// Of the state, as [`Machine::hash`].
-    pub hash: u64,
-}
-
-impl Manifest {
-    /// As a snapshot's data.
-    pub fn encode(&self) -> Vec<u8> {
-        todo!()
-    }
-    /// From a snapshot's data, a peer's or the log's.
-    pub fn decode(_bytes: &[u8]) -> Result<Self, Error> {
-        todo!()
-    }
-}
-
-impl Image {
-    /// The chunks in order, each made when it is asked for. The last one says that it is the last.
-    pub fn chunks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        std::iter::empty()
-    }
-}
-
-/// Reads an image.
-pub struct Loader {}
-
-impl Loader {
-    /// For the image that the manifest describes.
-    pub fn new(_manifest: Manifest, _bounds: Bounds) -> Self {
-        todo!()
-    }
-    /// The next chunk; any bytes are survived.
-    pub fn chunk(&mut self, _bytes: &[u8]) -> Result<(), Error> {
-        todo!()
-    }
-    /// The machine, if every chunk came and the hash is as promised.
-    pub fn finish(self) -> Result<Machine, Error> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;
