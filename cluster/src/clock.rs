@@ -175,7 +175,11 @@ impl Clock {
 
     /// This node's wall clock less the median of the reachable voters' (its own among them), milliseconds.
     pub fn off_ms(&self, now: Now) -> i64 {
-        let mut shown: Vec<i64> = self.others.values().filter_map(|r| r.shows_ms(now)).collect();
+        let mut shown: Vec<i64> = self
+            .others
+            .values()
+            .filter_map(|r| r.shows_ms(now))
+            .collect();
         shown.push(to_i64(now.unix_ms));
         shown.sort_unstable();
         let (low, high) = (shown[(shown.len() - 1) / 2], shown[shown.len() / 2]);
@@ -207,8 +211,7 @@ impl Reading {
     /// What that clock shows now, if it was read lately.
     fn shows_ms(&self, now: Now) -> Option<i64> {
         let age_ns = now.boot_ns.saturating_sub(self.boot_ns);
-        (age_ns <= HEARD_NS_MAX)
-            .then(|| to_i64(self.unix_ms.saturating_add(age_ns / 1_000_000)))
+        (age_ns <= HEARD_NS_MAX).then(|| to_i64(self.unix_ms.saturating_add(age_ns / 1_000_000)))
     }
 }
 
@@ -293,7 +296,10 @@ mod tests {
         assert!(!may(&[T + 1_100], 0));
         assert!(!may(&[T + 700, T + 800], 0));
         assert!(may(&[T + 700, T - 800], 0));
-        assert!(may(&[T + 700, T + 800], YIELD_NS_MAX), "nearest to replicated time");
+        assert!(
+            may(&[T + 700, T + 800], YIELD_NS_MAX),
+            "nearest to replicated time"
+        );
         let far = at(T + 5_000, 1_000);
         assert!(!hear(&[T, T], far).may_stand(YIELD_NS_MAX, T, far));
         assert!(hear(&[T, T], far).may_stand(YIELD_NS_LAST, T, far));

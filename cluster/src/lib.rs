@@ -11,6 +11,7 @@
 //! given to them). The simulation in `tests/sim` drives the same cores as the shell does.
 
 pub mod client;
+pub mod clock;
 pub mod codec;
 pub mod dice;
 mod disk;
@@ -20,6 +21,7 @@ pub mod identity;
 pub mod join;
 pub mod log;
 pub mod machine;
+pub mod membership;
 pub mod memory;
 mod node;
 pub mod replica;

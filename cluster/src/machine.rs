@@ -5,7 +5,7 @@
 mod image;
 mod members;
 
-pub use image::{Image, Manifest};
+pub use image::{CHUNK_BYTES, Image, Loader, Manifest};
 pub use members::Entry;
 
 use crate::membership::Configuration;
@@ -68,11 +68,33 @@ impl Machine {
         }
     }
 
+    /// The state of a node that has none yet and waits for a snapshot.
+    pub(crate) fn joining(cluster: u128, bounds: Bounds) -> Self {
+        Self {
+            rules_max: RULES_VERSION,
+            index: 0,
+            cluster,
+            rules_version: RULES_VERSION,
+            members: Members::default(),
+            ledger: Ledger::new(bounds),
+            control: Control::default(),
+        }
+    }
+
     /// A new cluster from what is left of another one: the control plane stays, live windows count as used up, all other
     /// members are gone and their ids with them. At index 1.
-    pub fn refound(mut self, cluster: u128, node: NodeId, name: &str, address: &str, now: Now) -> Self {
+    pub fn refound(
+        mut self,
+        cluster: u128,
+        node: NodeId,
+        name: &str,
+        address: &str,
+        now: Now,
+    ) -> Self {
         let former: Vec<NodeId> = self.members.iter().map(|(node, _)| node).collect();
-        former.iter().for_each(|node| self.ledger.remove_node(*node));
+        former
+            .iter()
+            .for_each(|node| self.ledger.remove_node(*node));
         self.ledger.recover_used_up(now.unix_ms);
         self.members = self.members.refound(node, name, address);
         self.cluster = cluster;
@@ -93,8 +115,13 @@ impl Machine {
         }
         self.index = index;
         self.ledger.advance(batch.now_ms);
-        self.ledger.expire(batch.commands.len() * EXPIRED_PER_COMMAND);
-        Ok(batch.commands.iter().map(|command| self.carry_out(command)).collect())
+        self.ledger
+            .expire(batch.commands.len() * EXPIRED_PER_COMMAND);
+        Ok(batch
+            .commands
+            .iter()
+            .map(|command| self.carry_out(command))
+            .collect())
     }
 
     /// Takes note of the configuration that raft has after this index.
@@ -174,7 +201,11 @@ impl Machine {
 
     /// Rules never go back, and every voter has announced that it knows them.
     fn may_set_rules(&self, version: u32) -> bool {
-        let knows = |node: &NodeId| self.ledger.rules_max_of(*node).is_some_and(|max| max >= version);
+        let knows = |node: &NodeId| {
+            self.ledger
+                .rules_max_of(*node)
+                .is_some_and(|max| max >= version)
+        };
         version >= self.rules_version && self.members.configuration().all_voters().iter().all(knows)
     }
 

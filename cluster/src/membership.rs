@@ -8,7 +8,10 @@
 //! the joint configuration by a second entry; one that is itself leaving hands leadership on first.
 
 use proto::command::NodeId;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
+};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Most voters.
@@ -17,7 +20,7 @@ pub const VOTERS_MAX: usize = 5;
 pub const LEARNERS_MAX: usize = 5;
 
 /// Raft's configuration, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     /// Who votes; in a joint configuration, who will.
     pub voters: BTreeSet<NodeId>,
@@ -255,7 +258,9 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0u64;
     for (at, byte) in bytes.iter().take(10).enumerate() {
         let part = u64::from(byte & 0x7f);
-        value |= part.checked_shl(7 * at as u32).filter(|v| v >> (7 * at) == part)?;
+        value |= part
+            .checked_shl(7 * at as u32)
+            .filter(|v| v >> (7 * at) == part)?;
         if byte & 0x80 == 0 {
             return Some((value, &bytes[at + 1..]));
         }
@@ -273,7 +278,13 @@ mod tests {
     }
 
     /// All reachable and caught up but `dead`; node 1 leads.
-    fn view(voters: &[u64], outgoing: &[u64], learners: &[u64], wanted: &[u64], dead: &[u64]) -> View {
+    fn view(
+        voters: &[u64],
+        outgoing: &[u64],
+        learners: &[u64],
+        wanted: &[u64],
+        dead: &[u64],
+    ) -> View {
         let configuration = Configuration {
             voters: set(voters),
             outgoing: set(outgoing),
@@ -306,22 +317,78 @@ mod tests {
             ("alone", view(&[1], &[], &[], &[1], &[]), None),
             ("one joins", view(&[1], &[], &[], &[1, 2], &[]), learn(2)),
             ("one waits", view(&[1], &[], &[2], &[1, 2], &[]), None),
-            ("two go", view(&[1], &[], &[2, 3], &[1, 2, 3], &[]), change(&[2, 3], &[])),
+            (
+                "two go",
+                view(&[1], &[], &[2, 3], &[1, 2, 3], &[]),
+                change(&[2, 3], &[]),
+            ),
             ("not yet", view(&[1], &[], &[2, 3], &[1, 2, 3], &[3]), None),
-            ("1 to 5", view(&[1], &[], &[2, 3, 4, 5], &[1, 2, 3, 4, 5], &[]), change(&[2, 3, 4, 5], &[])),
-            ("1 to 3, one waits", view(&[1], &[], &[2, 3, 4], &[1, 2, 3, 4], &[]), change(&[2, 3], &[])),
-            ("never 7", view(&[1, 2, 3, 4, 5], &[], &[6, 7], &[1, 2, 3, 4, 5, 6, 7], &[]), None),
-            ("even to odd", view(&[1, 2], &[], &[3], &[1, 2, 3], &[]), change(&[3], &[])),
-            ("even to odd, one waits", view(&[1, 2], &[], &[3, 4], &[1, 2, 3, 4], &[]), change(&[3], &[])),
-            ("replace a dead one", view(&[1, 2, 3], &[], &[4], &[1, 2, 4], &[3]), change(&[4], &[3])),
-            ("drop a dead one", view(&[1, 2, 3], &[], &[], &[1, 2], &[3]), change(&[], &[3])),
-            ("shrink", view(&[1, 2, 3, 4, 5], &[], &[], &[1, 2, 3], &[]), change(&[], &[4, 5])),
-            ("to the dead", view(&[1, 2, 3], &[], &[], &[1, 3], &[3]), None),
-            ("a learner leaves", view(&[1], &[], &[2], &[1], &[]), Some(Step::Forget(NodeId(2)))),
+            (
+                "1 to 5",
+                view(&[1], &[], &[2, 3, 4, 5], &[1, 2, 3, 4, 5], &[]),
+                change(&[2, 3, 4, 5], &[]),
+            ),
+            (
+                "1 to 3, one waits",
+                view(&[1], &[], &[2, 3, 4], &[1, 2, 3, 4], &[]),
+                change(&[2, 3], &[]),
+            ),
+            (
+                "never 7",
+                view(&[1, 2, 3, 4, 5], &[], &[6, 7], &[1, 2, 3, 4, 5, 6, 7], &[]),
+                None,
+            ),
+            (
+                "even to odd",
+                view(&[1, 2], &[], &[3], &[1, 2, 3], &[]),
+                change(&[3], &[]),
+            ),
+            (
+                "even to odd, one waits",
+                view(&[1, 2], &[], &[3, 4], &[1, 2, 3, 4], &[]),
+                change(&[3], &[]),
+            ),
+            (
+                "replace a dead one",
+                view(&[1, 2, 3], &[], &[4], &[1, 2, 4], &[3]),
+                change(&[4], &[3]),
+            ),
+            (
+                "drop a dead one",
+                view(&[1, 2, 3], &[], &[], &[1, 2], &[3]),
+                change(&[], &[3]),
+            ),
+            (
+                "shrink",
+                view(&[1, 2, 3, 4, 5], &[], &[], &[1, 2, 3], &[]),
+                change(&[], &[4, 5]),
+            ),
+            (
+                "to the dead",
+                view(&[1, 2, 3], &[], &[], &[1, 3], &[3]),
+                None,
+            ),
+            (
+                "a learner leaves",
+                view(&[1], &[], &[2], &[1], &[]),
+                Some(Step::Forget(NodeId(2))),
+            ),
             ("nobody is wanted", view(&[1], &[], &[], &[], &[]), None),
-            ("settle", view(&[1, 2, 3], &[1], &[], &[1, 2, 3], &[]), Some(Step::Settle)),
-            ("hand on", view(&[2, 3], &[1, 2, 3], &[], &[2, 3], &[2]), Some(Step::Transfer(NodeId(3)))),
-            ("nobody to hand on to", view(&[2], &[1], &[], &[2], &[2]), None),
+            (
+                "settle",
+                view(&[1, 2, 3], &[1], &[], &[1, 2, 3], &[]),
+                Some(Step::Settle),
+            ),
+            (
+                "hand on",
+                view(&[2, 3], &[1, 2, 3], &[], &[2, 3], &[2]),
+                Some(Step::Transfer(NodeId(3))),
+            ),
+            (
+                "nobody to hand on to",
+                view(&[2], &[1], &[], &[2], &[2]),
+                None,
+            ),
         ] {
             assert_eq!(plan(&view), step, "{what}");
         }

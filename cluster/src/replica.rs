@@ -4,12 +4,46 @@
 //! returns `None`, and carries out what it returns. Writes may be carried out behind its back: `poll` goes on meanwhile,
 //! and [`Replica::persisted`] tells it of a write and of all before it.
 
+mod admit;
+mod desk;
+mod hashes;
+mod leader;
+mod logger;
+mod nudges;
+mod peers;
+mod reads;
+mod ready;
+mod store;
+
 use crate::{
+    clock::Clock,
+    codec,
     machine::{self, Image, Machine},
+    membership::Configuration,
     wire::{Extra, Push, Request, Response},
 };
-use proto::{command::NodeId, time::Now};
-use raft::eraftpb::{Entry, HardState, Message, Snapshot};
+use desk::{Asker, Desk};
+use hashes::Hashes;
+use nudges::Nudges;
+use proto::{
+    command::{Command, NodeId},
+    time::Now,
+};
+use raft::{
+    Config, RawNode, StateRole,
+    eraftpb::{Entry, HardState, Message, Snapshot},
+};
+use std::collections::{BTreeMap, VecDeque};
+use store::Store;
+
+/// Most bytes of entries in one message, but for one that alone is longer.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Most messages with entries to one peer that are not acknowledged.
+const MESSAGES_MAX: usize = 64;
+/// Most bytes of entries that are proposed and not committed: beyond them requests wait.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes of entries that are applied before other work has its turn.
+const APPLIED_BYTES_MAX: u64 = 4 << 20;
 
 /// What was found on the disk at the start.
 #[derive(Default)]
@@ -51,17 +85,7 @@ pub struct Settings {
     pub seed: u64,
     /// Faults planted by the simulation.
     #[cfg(feature = "faults")]
-    pub faults: Faults,
-}
-
-/// Faults that a simulation plants to prove that it would notice.
-#[cfg(feature = "faults")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Leases are answered when they are proposed.
-    pub grant_before_commit: bool,
-    /// A write counts before the disk has it.
-    pub acknowledge_before_fsync: bool,
+    pub faults: proto::faults::Faults,
 }
 
 /// What the shell must do: send `messages` and `extras` at once; write `persist` (writes in the order in which they came;
@@ -128,77 +152,333 @@ pub struct Persist {
 }
 
 /// One voter.
-pub struct Replica {}
+pub struct Replica {
+    settings: Settings,
+    raft: RawNode<Store>,
+    machine: Machine,
+    clock: Clock,
+    desk: Desk,
+    nudges: Nudges,
+    hashes: Hashes,
+    /// What the next `poll` returns.
+    out: Effects,
+    /// Writes issued, and those known to be on the disk, by number.
+    issued: u64,
+    durable: u64,
+    /// Which of raft's readies each write that is on its way belongs to.
+    readies: VecDeque<(u64, u64)>,
+    /// Messages that wait for a write.
+    promised: VecDeque<(u64, Vec<Message>)>,
+    /// The state of a peer's snapshot that raft has not asked to install yet.
+    arrived: Option<Machine>,
+    /// A write that installs a snapshot, and its index.
+    installing: Option<(u64, u64)>,
+    /// The snapshot whose image is being written.
+    imaging: Option<Snapshot>,
+    /// No image before, boot clock nanoseconds.
+    image_after_ns: u64,
+    /// The log is to be told of a new snapshot.
+    compacts: Option<(Snapshot, u64)>,
+    /// The term in which this node leads, and since when.
+    led: Option<(u64, u64)>,
+    leaderless_since_ns: Option<u64>,
+    /// Peers and askers, and when they were heard last.
+    heard_ns: BTreeMap<NodeId, u64>,
+    pinged_ns: Option<u64>,
+    looked_ns: u64,
+    /// Elections that this node began: part of the seed of the next one's delay.
+    elections: u64,
+    /// Numbers of reads.
+    reads: u64,
+    /// Somebody wants to know the time, and nothing is proposed.
+    wants_time: bool,
+    /// Control version that was pushed.
+    pushed_version: u64,
+    stop: Stopping,
+    ignored: u64,
+    refused: u64,
+    batches: u64,
+    commands: u64,
+    /// The state as if all that was proposed were applied: the fault `GrantBeforeCommit`.
+    #[cfg(feature = "faults")]
+    ahead: Option<Machine>,
+}
 
-/// What a new cluster begins with: to be written (chunks first), then started from.
-pub fn founded(_machine: Machine, _node: NodeId) -> (Recovered, Image) {
-    todo!()
+/// Whether this voter goes on.
+enum Stopping {
+    Not,
+    Due(Stop),
+    Said,
+}
+
+/// What a new cluster begins with: to be written (the image first), then started from.
+pub fn founded(machine: Machine) -> (Recovered, Image) {
+    let image = machine.image();
+    let mut snapshot = Snapshot::default();
+    snapshot.data = image.manifest.encode().into();
+    let meta = snapshot.mut_metadata();
+    (meta.index, meta.term) = (machine.index(), 1);
+    meta.set_conf_state(machine.configuration().write());
+    let hard_state = HardState {
+        term: 1,
+        commit: machine.index(),
+        ..HardState::default()
+    };
+    let recovered = Recovered {
+        hard_state,
+        snapshot,
+        machine: Some(machine),
+        entries: Vec::new(),
+    };
+    (recovered, image)
 }
 
 impl Replica {
     /// Starts from what the disk holds. Errors: what was found contradicts itself.
-    pub fn new(_settings: Settings, _recovered: Recovered, _now: Now) -> Result<Self, String> {
-        todo!()
+    pub fn new(settings: Settings, recovered: Recovered, now: Now) -> Result<Self, String> {
+        let node = settings.node;
+        let index = recovered.snapshot.get_metadata().index;
+        let joining = || Machine::joining(settings.cluster, settings.ledger);
+        let mut machine = recovered.machine.unwrap_or_else(joining);
+        if machine.index() != index || machine.cluster() != settings.cluster {
+            return Err("the state is not the snapshot's, or another cluster's".to_owned());
+        }
+        if index > 0
+            && Configuration::read(recovered.snapshot.get_metadata().get_conf_state()).as_ref()
+                != Some(machine.configuration())
+        {
+            return Err("the state's voters are not the snapshot's".to_owned());
+        }
+        machine.set_rules_max(settings.rules_max);
+        #[cfg(feature = "faults")]
+        let machine = machine.with_faults(settings.faults);
+        let known_ms = newest_ms(&recovered.entries).unwrap_or(machine.now_ms());
+        let store = Store::new(recovered.hard_state, recovered.snapshot, recovered.entries)?;
+        let config = Config {
+            id: node.0,
+            election_tick: settings.election_ticks,
+            heartbeat_tick: settings.heartbeat_ticks,
+            applied: index,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: MESSAGES_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: APPLIED_BYTES_MAX,
+            ..Config::default()
+        };
+        let raft = RawNode::new(&config, store, &logger::logger()).map_err(|e| e.to_string())?;
+        let clock = Clock::new(node, known_ms, now);
+        let mut replica = Self {
+            settings,
+            raft,
+            machine,
+            clock,
+            desk: Desk::default(),
+            nudges: Nudges::default(),
+            hashes: Hashes::default(),
+            out: Effects::default(),
+            issued: 0,
+            durable: 0,
+            readies: VecDeque::new(),
+            promised: VecDeque::new(),
+            arrived: None,
+            installing: None,
+            imaging: None,
+            image_after_ns: 0,
+            compacts: None,
+            led: None,
+            leaderless_since_ns: None,
+            heard_ns: BTreeMap::new(),
+            pinged_ns: None,
+            looked_ns: now.boot_ns,
+            elections: 0,
+            reads: 0,
+            wants_time: false,
+            pushed_version: 0,
+            stop: Stopping::Not,
+            ignored: 0,
+            refused: 0,
+            batches: 0,
+            commands: 0,
+            #[cfg(feature = "faults")]
+            ahead: None,
+        };
+        let configuration = replica.machine.configuration();
+        let is_alone = configuration.voters.len() == 1 && configuration.voters.contains(&node);
+        if is_alone && !configuration.is_joint() {
+            // Nobody else could lead: no time is lost. Raft declines where the log holds a change of voters.
+            let _ = replica.raft.campaign();
+        }
+        Ok(replica)
     }
+
     /// Time passes; called every `tick_ms`, and at [`Replica::deadline_ns`].
-    pub fn tick(&mut self, _now: Now) {
-        todo!()
+    pub fn tick(&mut self, now: Now) {
+        if self.is_stopped() {
+            return;
+        }
+        self.tick_raft(now);
+        self.ask_clocks(now);
+        self.look_around(now);
     }
-    /// A message of a peer that was authenticated as `message.from`. What does not fit is ignored and counted.
-    pub fn step(&mut self, _message: Message, _now: Now) {
-        todo!()
-    }
-    /// A `MsgSnapshot` whose chunks have come, were loaded and are on the disk.
-    pub fn step_snapshot(&mut self, _message: Message, _machine: Machine, _now: Now) {
-        todo!()
-    }
-    /// What a voter says beside raft.
-    pub fn extra(&mut self, _from: NodeId, _extra: Extra, _now: Now) {
-        todo!()
-    }
+
     /// A request of an authenticated node. `id` is echoed in the answer; there is at most one.
-    pub fn request(&mut self, _from: NodeId, _id: u64, _request: Request, _now: Now) {
-        todo!()
+    pub fn request(&mut self, from: NodeId, id: u64, request: Request, now: Now) {
+        let asker = Asker { node: from, id };
+        self.desk.waiting += 1;
+        if matches!(request, Request::Members) {
+            let members = self.members();
+            return self.answer(asker, members);
+        }
+        if self.is_stopped() || self.led.is_none() || !self.leads() {
+            let leader = self.leader().filter(|leader| *leader != self.settings.node);
+            return self.answer(asker, Response::NotLeader { leader });
+        }
+        if self.desk.waiting > self.settings.requests_max {
+            self.refused += 1;
+            return self.answer(asker, Response::Unknown);
+        }
+        self.heard_ns.insert(from, now.boot_ns);
+        self.desk.inbox.push_back(desk::Asked { asker, request });
     }
+
     /// What is to be done now; `None`: nothing.
-    pub fn poll(&mut self, _now: Now) -> Option<Effects> {
-        todo!()
+    pub fn poll(&mut self, now: Now) -> Option<Effects> {
+        if self.is_stopped() {
+            return self.last_words();
+        }
+        loop {
+            self.follow_role(now);
+            self.lead(now);
+            self.begin_image(now);
+            if !self.raft.has_ready() {
+                break;
+            }
+            self.handle_ready(now);
+            if self.is_stopped() {
+                return self.last_words();
+            }
+            if self.out.persist.is_some() {
+                break;
+            }
+        }
+        self.follow_role(now);
+        if let Some(compact) = self.compacts.take() {
+            self.persist_with(|persist| {
+                persist.compact = Some(compact);
+                persist.must_sync = true;
+            });
+        }
+        let is_something = !self.out.is_empty();
+        is_something.then(|| std::mem::take(&mut self.out))
     }
+
     /// When to call [`Replica::tick`] and `poll` again at the latest, beside every `tick_ms`; boot clock nanoseconds.
     pub fn deadline_ns(&self) -> Option<u64> {
-        todo!()
+        self.nudges.deadline_ns()
     }
-    /// A write and all before it are on the disk.
-    pub fn persisted(&mut self, _number: u64, _now: Now) {
-        todo!()
-    }
-    /// The file of an image is on the disk, or could not be written.
-    pub fn image_written(&mut self, _manifest: machine::Manifest, _ok: bool, _now: Now) {
-        todo!()
-    }
-    /// A snapshot was delivered to a peer, or not.
-    pub fn snapshot_sent(&mut self, _to: NodeId, _ok: bool) {
-        todo!()
-    }
-    /// A message to a peer was lost, or its connection.
-    pub fn unreachable(&mut self, _node: NodeId) {
-        todo!()
-    }
+
     /// Hands leadership to another voter, if there is one: the node is about to stop.
     pub fn resign(&mut self) {
-        todo!()
+        if let Some(heir) = self.heir() {
+            self.raft.transfer_leader(heir.0);
+        }
     }
+
     /// Who leads, where known.
     pub fn leader(&self) -> Option<NodeId> {
-        todo!()
+        match self.raft.raft.leader_id {
+            0 => None,
+            leader => Some(NodeId(leader)),
+        }
     }
+
     /// What has been applied here.
     pub fn machine(&self) -> &Machine {
-        todo!()
+        &self.machine
     }
+
     /// Figures for metrics.
-    pub fn figures(&self) -> Figures {
-        todo!()
+    pub fn figures(&self, now: Now) -> Figures {
+        let raft = &self.raft.raft;
+        Figures {
+            term: raft.term,
+            leads: self.leads(),
+            last: raft.raft_log.last_index(),
+            committed: raft.raft_log.committed,
+            applied: self.machine.index(),
+            snapshot: self.raft.store().snapshot_index(),
+            log_bytes: self.raft.store().bytes(),
+            requests: self.desk.waiting,
+            elections: self.elections,
+            ignored: self.ignored,
+            refused: self.refused,
+            batches: self.batches,
+            commands: self.commands,
+            clock_offset_ms: self.clock.off_ms(now),
+            clock_problem: self.clock.problem().is_some(),
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    fn is_stopped(&self) -> bool {
+        !matches!(self.stop, Stopping::Not)
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        if !self.is_stopped() {
+            self.stop = Stopping::Due(stop);
+        }
+    }
+
+    /// The effects of a voter that ends.
+    fn last_words(&mut self) -> Option<Effects> {
+        match std::mem::replace(&mut self.stop, Stopping::Said) {
+            Stopping::Due(stop) => Some(Effects {
+                stop: Some(stop),
+                ..Effects::default()
+            }),
+            _ => None,
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, response: Response) {
+        self.desk.waiting = self.desk.waiting.saturating_sub(1);
+        self.out.responses.push((asker.node, asker.id, response));
+    }
+}
+
+/// Replicated time as the log's last batch tells it: the state on the disk may be much older.
+fn newest_ms(entries: &[Entry]) -> Option<u64> {
+    let batches = entries.iter().rev().filter(|entry| !entry.data.is_empty());
+    let batch = batches
+        .filter_map(|entry| codec::decode_batch(&entry.data).ok())
+        .next()?;
+    let set = batch
+        .commands
+        .iter()
+        .rev()
+        .find_map(|command| match command {
+            Command::SetClock { now_ms } => Some(*now_ms),
+            _ => None,
+        });
+    Some(set.unwrap_or(batch.now_ms))
+}
+
+impl Effects {
+    /// Nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.extras.is_empty()
+            && self.persist.is_none()
+            && self.image.is_none()
+            && self.responses.is_empty()
+            && self.pushes.is_empty()
+            && self.stop.is_none()
     }
 }
 
@@ -236,3 +516,6 @@ pub struct Figures {
     /// The clock is waited for: `accept-clock`.
     pub clock_problem: bool,
 }
+
+#[cfg(test)]
+mod tests;

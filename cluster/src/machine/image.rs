@@ -1,4 +1,4 @@
-//! A machine's state as a stream of records, written and read piece by piece.
+//! A machine's state as chunks of records, each chunk made when it is wanted.
 
 use super::{Error, Machine, members::Members};
 use crate::codec;
@@ -9,18 +9,22 @@ use proto::{
     limit::ledger::{self, Bounds, Frozen, Ledger},
 };
 use serde::{Deserialize, Serialize};
-use std::io::{self, Read, Write};
+use std::collections::VecDeque;
 
-/// A state, frozen: it is written while its machine goes on.
+/// Bytes of one chunk of an [`Image`], unless one record alone is larger.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// A state, frozen: its chunks are made while its machine goes on, and read back by a [`Loader`].
 #[derive(Clone, Debug)]
 pub struct Image {
-    manifest: Manifest,
+    /// Names it.
+    pub manifest: Manifest,
     head: Head,
     ledger: Frozen,
     control: Control,
 }
 
-/// Which state it is: the data of a raft snapshot. The state itself is a file, or a stream of its bytes.
+/// Which state it is: the data of a raft snapshot. The state itself is a file of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The last index that is in it.
@@ -74,98 +78,124 @@ impl Image {
         }
     }
 
-    /// Names it.
-    pub fn manifest(&self) -> Manifest {
-        self.manifest
-    }
-
-    /// Writes it, record by record.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    /// The chunks in order, each made when it is asked for.
+    pub fn chunks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let head = std::iter::once(Piece::Head(self.manifest, self.head.clone()));
+        let ledger = self.ledger.records().map(Piece::Ledger);
+        let control = self.control.records().map(Piece::Control);
+        let pieces = head.chain(ledger).chain(control);
+        let mut pieces = pieces.chain(std::iter::once(Piece::End));
         let mut scratch = BytesMut::new();
-        let mut put = |piece: &Piece| codec::write_record(out, piece, &mut scratch);
-        put(&Piece::Head(self.manifest, self.head.clone()))?;
-        for record in self.ledger.records() {
-            put(&Piece::Ledger(record))?;
-        }
-        for record in self.control.records() {
-            put(&Piece::Control(record))?;
-        }
-        put(&Piece::End)
+        std::iter::from_fn(move || {
+            let mut chunk = Vec::new();
+            while chunk.len() < CHUNK_BYTES {
+                let Some(piece) = pieces.next() else { break };
+                // Writing to memory fails for the size alone, which the owners of records keep within bounds; a chunk
+                // that lacked one would be refused when it is read.
+                if codec::write_record(&mut chunk, &piece, &mut scratch).is_err() {
+                    return None;
+                }
+            }
+            (!chunk.is_empty()).then_some(chunk)
+        })
     }
 }
 
-impl Machine {
-    /// Reads what [`Image::write`] wrote; any bytes are survived. `expected`: only this state will do.
-    pub fn read(input: &mut impl Read, bounds: Bounds, expected: Option<Manifest>) -> Result<Self, Error> {
-        let mut pieces = Pieces::new(input);
-        let Some(Piece::Head(manifest, head)) = pieces.take(|piece| matches!(piece, Piece::Head(..))) else {
+/// Puts an image's chunks together again.
+pub struct Loader {
+    manifest: Manifest,
+    bounds: Bounds,
+    chunks: Vec<Vec<u8>>,
+}
+
+impl Loader {
+    /// For the image that the manifest describes.
+    pub fn new(manifest: Manifest, bounds: Bounds) -> Self {
+        Self {
+            manifest,
+            bounds,
+            chunks: Vec::new(),
+        }
+    }
+
+    /// The next chunk; any bytes are survived.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.chunks.push(bytes.to_vec());
+        Ok(())
+    }
+
+    /// The machine, if every chunk came and the hash is as promised.
+    pub fn finish(self) -> Result<Machine, Error> {
+        let mut pieces = Pieces {
+            chunks: self.chunks.into_iter(),
+            chunk: Vec::new().into(),
+            scratch: Vec::new(),
+            next: None,
+            failed: None,
+        };
+        let Some(Piece::Head(manifest, head)) = pieces.take(|p| matches!(p, Piece::Head(..)))
+        else {
             return Err(pieces.error("it does not begin with a head"));
         };
         if head.rules_version > RULES_VERSION {
             return Err(Error::Rules(head.rules_version));
         }
-        let records = std::iter::from_fn(|| match pieces.take(|p| matches!(p, Piece::Ledger(_)))? {
-            Piece::Ledger(record) => Some(record),
-            _ => None,
-        });
-        let ledger = Ledger::load(bounds, records).map_err(|e| Error::Damaged(e.to_string()))?;
-        let records = std::iter::from_fn(|| match pieces.take(|p| matches!(p, Piece::Control(_)))? {
-            Piece::Control(record) => Some(record),
-            _ => None,
-        });
-        let control = Control::load(records).map_err(|e| Error::Damaged(e.to_string()))?;
+        let records =
+            std::iter::from_fn(|| match pieces.take(|p| matches!(p, Piece::Ledger(_)))? {
+                Piece::Ledger(record) => Some(record),
+                _ => None,
+            });
+        let ledger = Ledger::load(self.bounds, records);
+        let ledger = ledger.map_err(|error| Error::Damaged(error.to_string()))?;
+        let records =
+            std::iter::from_fn(|| match pieces.take(|p| matches!(p, Piece::Control(_)))? {
+                Piece::Control(record) => Some(record),
+                _ => None,
+            });
+        let control = Control::load(records);
+        let control = control.map_err(|error| Error::Damaged(error.to_string()))?;
         if pieces.take(|piece| matches!(piece, Piece::End)).is_none() {
             return Err(pieces.error("it does not end"));
         }
-        let machine = Self {
+        let machine = Machine {
             rules_max: RULES_VERSION,
             index: manifest.index,
             cluster: head.cluster,
             rules_version: head.rules_version,
-            members: head.members.complete(),
+            members: head.members,
             ledger,
             control,
         };
-        if machine.hash() != manifest.hash || expected.is_some_and(|expected| expected != manifest) {
-            return Err(pieces.error("it is another state than it says"));
+        if machine.hash() != manifest.hash || self.manifest != manifest {
+            return Err(pieces.error("it is another state than was promised"));
         }
         Ok(machine)
     }
 }
 
 /// Records with one looked at ahead.
-struct Pieces<'a, R> {
-    input: &'a mut R,
+struct Pieces {
+    chunks: std::vec::IntoIter<Vec<u8>>,
+    chunk: VecDeque<u8>,
     scratch: Vec<u8>,
     next: Option<Piece>,
-    failed: Option<io::Error>,
+    failed: Option<String>,
 }
 
-impl<'a, R: Read> Pieces<'a, R> {
-    fn new(input: &'a mut R) -> Self {
-        Self {
-            input,
-            scratch: Vec::new(),
-            next: None,
-            failed: None,
-        }
-    }
-
+impl Pieces {
     /// The next record, if it is of this kind.
     fn take(&mut self, is_kind: impl Fn(&Piece) -> bool) -> Option<Piece> {
-        if self.next.is_none() && self.failed.is_none() {
-            match codec::read_record(self.input, &mut self.scratch) {
-                Ok(next) => self.next = next,
-                Err(error) => self.failed = Some(error),
+        while self.next.is_none() && self.failed.is_none() {
+            match codec::read_record(&mut self.chunk, &mut self.scratch) {
+                Ok(Some(piece)) => self.next = Some(piece),
+                Ok(None) => self.chunk = self.chunks.next()?.into(),
+                Err(error) => self.failed = Some(error.to_string()),
             }
         }
         self.next.take_if(|piece| is_kind(piece))
     }
 
     fn error(&self, what: &str) -> Error {
-        Error::Damaged(match &self.failed {
-            Some(error) => error.to_string(),
-            None => what.to_owned(),
-        })
+        Error::Damaged(self.failed.clone().unwrap_or_else(|| what.to_owned()))
     }
 }

@@ -40,10 +40,6 @@ pub(super) struct Members {
     present: BTreeMap<NodeId, Entry>,
     removed: BTreeSet<NodeId>,
     tokens: BTreeMap<[u8; 32], Token>,
-    voters: BTreeSet<NodeId>,
-    outgoing: BTreeSet<NodeId>,
-    learners: BTreeSet<NodeId>,
-    #[serde(skip)]
     configuration: Configuration,
 }
 
@@ -85,7 +81,11 @@ impl Members {
     }
 
     /// Carries a change out; the node that is gone with it, if one is.
-    pub(super) fn apply(&mut self, change: &Member, now_ms: u64) -> Result<Option<NodeId>, MemberRefusal> {
+    pub(super) fn apply(
+        &mut self,
+        change: &Member,
+        now_ms: u64,
+    ) -> Result<Option<NodeId>, MemberRefusal> {
         self.tokens.retain(|_, token| token.expires_ms > now_ms);
         match change {
             Member::Token {
@@ -128,7 +128,12 @@ impl Members {
         }
     }
 
-    fn join(&mut self, token: Option<[u8; 32]>, node: NodeId, entry: Entry) -> Result<(), MemberRefusal> {
+    fn join(
+        &mut self,
+        token: Option<[u8; 32]>,
+        node: NodeId,
+        entry: Entry,
+    ) -> Result<(), MemberRefusal> {
         if self.present.get(&node) == Some(&entry) {
             return Ok(());
         }
@@ -144,7 +149,11 @@ impl Members {
         if node == NodeId(0) || self.removed.contains(&node) || self.present.contains_key(&node) {
             return Err(MemberRefusal::Used);
         }
-        let voters = self.present.values().filter(|e| e.role == Role::Voter).count();
+        let voters = self
+            .present
+            .values()
+            .filter(|e| e.role == Role::Voter)
+            .count();
         let has_room = self.present.len() < MEMBERS_MAX
             && self.removed.len() < REMOVED_MAX
             && (entry.role == Role::Client || voters < VOTERS_MAX + LEARNERS_MAX);
@@ -196,21 +205,8 @@ impl Members {
             self.removed.insert(*node);
         }
         self.version += 1;
-        self.voters.clone_from(&configuration.voters);
-        self.outgoing.clone_from(&configuration.outgoing);
-        self.learners.clone_from(&configuration.learners);
         self.configuration = configuration;
         gone
-    }
-
-    /// After reading: what is not written twice.
-    pub(super) fn complete(mut self) -> Self {
-        self.configuration = Configuration {
-            voters: self.voters.clone(),
-            outgoing: self.outgoing.clone(),
-            learners: self.learners.clone(),
-        };
-        self
     }
 
     pub(super) fn configuration(&self) -> &Configuration {
