@@ -46,24 +46,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The state of a new cluster whose first voter is `node`, at index 1.
-    pub fn found(
-        cluster: u128,
-        bounds: Bounds,
-        node: NodeId,
-        name: &str,
-        address: &str,
-        now: Now,
-    ) -> Self {
-        let mut ledger = Ledger::new(bounds);
-        ledger.advance(now.unix_ms);
+    /// The state of a new cluster whose first voter is `node`, at index 1. Its time begins with its first batch.
+    pub fn found(cluster: u128, bounds: Bounds, node: NodeId, name: &str, address: &str) -> Self {
         Self {
             rules_max: RULES_VERSION,
             index: 1,
             cluster,
             rules_version: RULES_VERSION,
             members: Members::first(node, name, address),
-            ledger,
+            ledger: Ledger::new(bounds),
             control: Control::default(),
         }
     }

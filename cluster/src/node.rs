@@ -271,8 +271,9 @@ fn recover(
             });
         }
         (LogState::Founds, false) => {
-            let machine = setup::first_machine(data, identity, settings.ledger)?;
-            let (first, image) = replica::founded(machine, identity.node);
+            let machine =
+                setup::first_machine(data, identity, settings.ledger, (settings.clock)())?;
+            let (first, image) = replica::founded(machine);
             log.begin(Some((&first, &image)))?;
         }
         (LogState::Joins, false) => log.begin(None)?,

@@ -5,6 +5,7 @@
 //! and [`Replica::persisted`] tells it of a write and of all before it.
 
 mod admit;
+mod api;
 mod desk;
 mod hashes;
 mod leader;
@@ -15,12 +16,14 @@ mod reads;
 mod ready;
 mod store;
 
+pub use api::{Effects, Figures, Persist, Recovered, Settings, Stop};
+
 use crate::{
     clock::Clock,
     codec,
-    machine::{self, Image, Machine},
+    machine::{Image, Machine},
     membership::Configuration,
-    wire::{Extra, Push, Request, Response},
+    wire::{Request, Response},
 };
 use desk::{Asker, Desk};
 use hashes::Hashes;
@@ -44,112 +47,6 @@ const MESSAGES_MAX: usize = 64;
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of entries that are applied before other work has its turn.
 const APPLIED_BYTES_MAX: u64 = 4 << 20;
-
-/// What was found on the disk at the start.
-#[derive(Default)]
-pub struct Recovered {
-    /// Term, vote, commit.
-    pub hard_state: HardState,
-    /// The newest snapshot: its metadata, and as its data the [`machine::Manifest`]. Empty: a node that is joining.
-    pub snapshot: Snapshot,
-    /// The snapshot's machine; `None` where there is no snapshot.
-    pub machine: Option<Machine>,
-    /// Entries in order; those that the snapshot holds may be among them.
-    pub entries: Vec<Entry>,
-}
-
-/// What a voter is told at its start.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Itself.
-    pub node: NodeId,
-    /// The cluster.
-    pub cluster: u128,
-    /// Milliseconds of one tick of raft's.
-    pub tick_ms: u64,
-    /// Ticks without a leader until an election; at least 2 x `heartbeat_ticks`.
-    pub election_ticks: usize,
-    /// Ticks between heartbeats.
-    pub heartbeat_ticks: usize,
-    /// Bytes of entries after the newest snapshot before the next one is made.
-    pub snapshot_after_bytes: u64,
-    /// Commands that one node may send in a second, and in a burst.
-    pub node_commands_per_s: u32,
-    /// Requests that wait for the log or a quorum at once; beyond them: [`Response::Unknown`].
-    pub requests_max: usize,
-    /// Bounds of the ledger.
-    pub ledger: proto::limit::ledger::Bounds,
-    /// The highest rules version that this node knows: [`proto::command::RULES_VERSION`], but in tests of upgrades.
-    pub rules_max: u32,
-    /// For election jitter.
-    pub seed: u64,
-    /// Faults planted by the simulation.
-    #[cfg(feature = "faults")]
-    pub faults: proto::faults::Faults,
-}
-
-/// What the shell must do: send `messages` and `extras` at once; write `persist` (writes in the order in which they came;
-/// several may become one), then tell [`Replica::persisted`]; send answers and pushes at once.
-#[derive(Default)]
-pub struct Effects {
-    /// To other voters. Before a `MsgSnapshot` the receiver must have the chunks of its manifest: they go first, on a
-    /// stream of their own; then [`Replica::snapshot_sent`]. A message may be lost, so a full queue drops it.
-    pub messages: Vec<Message>,
-    /// To other voters; may be lost.
-    pub extras: Vec<(NodeId, Extra)>,
-    /// To the log.
-    pub persist: Option<Persist>,
-    /// A state to write as a file of chunks, off the loop and synced; then [`Replica::image_written`]. One at a time.
-    pub image: Option<Image>,
-    /// To askers, by the id of their request.
-    pub responses: Vec<(NodeId, u64, Response)>,
-    /// To nodes; may be lost.
-    pub pushes: Vec<(NodeId, Push)>,
-    /// This voter must end; nothing else is in these effects.
-    pub stop: Option<Stop>,
-}
-
-/// Why a voter must end.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
-    /// It was taken out of the cluster.
-    #[error("this node was removed from the cluster")]
-    Removed,
-    /// It cannot apply what was committed.
-    #[error("entry {index} cannot be applied: {error}")]
-    Entry {
-        /// Which.
-        index: u64,
-        /// Why.
-        error: machine::Error,
-    },
-    /// A majority has another state at this index.
-    #[error("the state at entry {index} differs from that of the majority")]
-    Diverged {
-        /// Which.
-        index: u64,
-    },
-    /// What a peer says contradicts what is committed here: one of the logs is damaged.
-    #[error("the log contradicts a peer's: {0}")]
-    Log(String),
-}
-
-/// One atomic write to the log.
-#[derive(Debug, Default)]
-pub struct Persist {
-    /// Told back with [`Replica::persisted`].
-    pub number: u64,
-    /// A snapshot of a peer's, whose chunks are on the disk: every entry in the log is dropped first.
-    pub install: Option<Snapshot>,
-    /// Entries; what the log has at these indexes and beyond goes.
-    pub entries: Vec<Entry>,
-    /// Where it changed.
-    pub hard_state: Option<HardState>,
-    /// The newest snapshot is this one (its chunks are on the disk), and entries up to this index may be forgotten.
-    pub compact: Option<(Snapshot, u64)>,
-    /// Whether it must be on the disk before it counts.
-    pub must_sync: bool,
-}
 
 /// One voter.
 pub struct Replica {
@@ -214,11 +111,7 @@ enum Stopping {
 /// What a new cluster begins with: to be written (the image first), then started from.
 pub fn founded(machine: Machine) -> (Recovered, Image) {
     let image = machine.image();
-    let mut snapshot = Snapshot::default();
-    snapshot.data = image.manifest.encode().into();
-    let meta = snapshot.mut_metadata();
-    (meta.index, meta.term) = (machine.index(), 1);
-    meta.set_conf_state(machine.configuration().write());
+    let snapshot = snapshot_of(&image, 1, machine.configuration());
     let hard_state = HardState {
         term: 1,
         commit: machine.index(),
@@ -231,6 +124,18 @@ pub fn founded(machine: Machine) -> (Recovered, Image) {
         entries: Vec::new(),
     };
     (recovered, image)
+}
+
+/// What raft and the log know of an image.
+fn snapshot_of(image: &Image, term: u64, configuration: &Configuration) -> Snapshot {
+    let mut snapshot = Snapshot {
+        data: image.manifest.encode().into(),
+        ..Snapshot::default()
+    };
+    let meta = snapshot.mut_metadata();
+    (meta.index, meta.term) = (image.manifest.index, term);
+    meta.set_conf_state(configuration.write());
+    snapshot
 }
 
 impl Replica {
@@ -313,7 +218,7 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Time passes; called every `tick_ms`, and at [`Replica::deadline_ns`].
+    /// A tick has passed: called every `tick_ms`.
     pub fn tick(&mut self, now: Now) {
         if self.is_stopped() {
             return;
@@ -374,7 +279,7 @@ impl Replica {
         is_something.then(|| std::mem::take(&mut self.out))
     }
 
-    /// When to call [`Replica::tick`] and `poll` again at the latest, beside every `tick_ms`; boot clock nanoseconds.
+    /// When to call `poll` again at the latest, though nothing came and no tick is due; boot clock nanoseconds.
     pub fn deadline_ns(&self) -> Option<u64> {
         self.nudges.deadline_ns()
     }
@@ -467,54 +372,6 @@ fn newest_ms(entries: &[Entry]) -> Option<u64> {
             _ => None,
         });
     Some(set.unwrap_or(batch.now_ms))
-}
-
-impl Effects {
-    /// Nothing is to be done.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-            && self.extras.is_empty()
-            && self.persist.is_none()
-            && self.image.is_none()
-            && self.responses.is_empty()
-            && self.pushes.is_empty()
-            && self.stop.is_none()
-    }
-}
-
-/// How a voter is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Raft's term.
-    pub term: u64,
-    /// It leads.
-    pub leads: bool,
-    /// Last index in the log, committed, applied.
-    pub last: u64,
-    /// See `last`.
-    pub committed: u64,
-    /// See `last`.
-    pub applied: u64,
-    /// Index of the newest snapshot.
-    pub snapshot: u64,
-    /// Bytes of entries in memory.
-    pub log_bytes: u64,
-    /// Requests waiting.
-    pub requests: usize,
-    /// Elections that this node began.
-    pub elections: u64,
-    /// Messages of peers that were ignored because they do not fit.
-    pub ignored: u64,
-    /// Requests refused for the rate or the bound.
-    pub refused: u64,
-    /// Batches and commands proposed.
-    pub batches: u64,
-    /// See `batches`.
-    pub commands: u64,
-    /// This node's wall clock less the median of the reachable voters', milliseconds.
-    pub clock_offset_ms: i64,
-    /// The clock is waited for: `accept-clock`.
-    pub clock_problem: bool,
 }
 
 #[cfg(test)]

@@ -218,6 +218,7 @@ pub(crate) fn first_machine(
     data: &DataDir,
     identity: &Identity,
     bounds: Bounds,
+    now: Now,
 ) -> Result<Machine, OpenError> {
     let (cluster, node) = (identity.cluster, identity.node);
     let (name, address) = (&identity.name, &identity.address);
@@ -233,7 +234,7 @@ pub(crate) fn first_machine(
             remedy: "empty the directory and restore again",
         }
     })?;
-    Ok(machine.refound(cluster, node, name, address))
+    Ok(machine.refound(cluster, node, name, address, now))
 }
 
 /// The node that has the authority's key lets others in; the others know who has it.

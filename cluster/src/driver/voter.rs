@@ -71,13 +71,10 @@ impl Voter {
 
     /// Lets time pass, a tick at a time. A node that stood still does not catch up with elections.
     pub(crate) fn tick(&mut self, now: Now) {
-        let wanted_ns = self.replica.deadline_ns().unwrap_or(u64::MAX);
         if now.boot_ns >= self.next_tick_ns {
             self.next_tick_ns = now.boot_ns.saturating_add(self.tick_ns);
-        } else if now.boot_ns < wanted_ns {
-            return;
+            self.replica.tick(now);
         }
-        self.replica.tick(now);
     }
 
     /// A peer's state has come.
@@ -99,7 +96,7 @@ impl Voter {
             return local;
         }
         self.shown_ns = now.boot_ns.saturating_add(SHOW_NS);
-        let figures = self.replica.figures();
+        let figures = self.replica.figures(now);
         Local {
             term: figures.term,
             committed: figures.committed,

@@ -160,11 +160,11 @@ impl Replica {
         }
         self.pinged_ns = Some(now.boot_ns);
         let asked_ns = now.boot_ns;
-        self.to_voters(Extra::AskClock { asked_ns });
+        self.tell_voters(Extra::AskClock { asked_ns });
     }
 
     /// Says something to every other voter.
-    pub(super) fn to_voters(&mut self, extra: Extra) {
+    pub(super) fn tell_voters(&mut self, extra: Extra) {
         let Effects { extras, .. } = &mut self.out;
         let voters = self.machine.configuration().all_voters();
         let others = voters

@@ -1,6 +1,6 @@
 //! What raft has ready: messages, writes, committed entries; snapshots out and in.
 
-use super::{Effects, Persist, Replica, Stop, desk, desk::Removal};
+use super::{Effects, Persist, Replica, Stop, desk, desk::Removal, snapshot_of};
 use crate::{
     codec,
     machine::{Error, Manifest},
@@ -177,7 +177,7 @@ impl Replica {
         }
         if index.is_multiple_of(HASH_EVERY) {
             let hash = self.machine.hash();
-            self.to_voters(Extra::Hash { index, hash });
+            self.tell_voters(Extra::Hash { index, hash });
             self.compare((index, self.settings.node, hash));
         }
     }
@@ -319,11 +319,7 @@ impl Replica {
         }
         let Ok(term) = store.term(index) else { return };
         let image = self.machine.image();
-        let mut snapshot = Snapshot::default();
-        snapshot.data = image.manifest.encode().into();
-        let meta = snapshot.mut_metadata();
-        (meta.index, meta.term) = (index, term);
-        meta.set_conf_state(self.machine.configuration().write());
+        let snapshot = snapshot_of(&image, term, self.machine.configuration());
         self.raft.mut_store().image_begun();
         self.imaging = Some(snapshot);
         self.out.image = Some(image);
