@@ -17,9 +17,6 @@ use proto::{
     time::Now,
 };
 
-/// Past counters that each command of a batch clears away.
-const EXPIRED_PER_COMMAND: usize = 4;
-
 /// Why a machine cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -106,8 +103,6 @@ impl Machine {
         }
         self.index = index;
         self.ledger.advance(batch.now_ms);
-        self.ledger
-            .expire(batch.commands.len() * EXPIRED_PER_COMMAND);
         Ok(batch
             .commands
             .iter()
