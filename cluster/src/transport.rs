@@ -18,6 +18,8 @@ mod queue;
 mod serve;
 mod snapshot;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use endpoint::{Close, asking, close, joining, preamble};
 pub use event::{Event, SnapshotFile};

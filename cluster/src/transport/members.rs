@@ -22,6 +22,9 @@ pub struct Peer {
     pub role: Role,
 }
 
+/// Most nodes that were taken out and are remembered.
+const GONE_MAX: usize = 65_536;
+
 /// [`Members`], and who was once among them.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -36,6 +39,9 @@ impl Table {
         self.gone.extend(self.present.keys());
         self.gone.extend(members.removed);
         self.gone.retain(|node| !present.contains_key(node));
+        while self.gone.len() > GONE_MAX {
+            self.gone.pop_first();
+        }
         self.present = present;
     }
 
