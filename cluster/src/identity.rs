@@ -162,6 +162,11 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// Who the node of a directory is, without taking hold of the directory: for its secret before it is opened.
+pub fn peek(dir: &Path) -> Result<Option<Identity>, OpenError> {
+    read(&dir.join("identity"))
+}
+
 /// A node's data directory, held by this process.
 #[derive(Debug)]
 pub struct DataDir {

@@ -42,7 +42,10 @@ pub fn open(settings: Settings) -> Result<Handle, OpenError> {
     let identity = match data.identity()? {
         Some(identity) => identity,
         None if settings.bootstrap => {
-            let identity = Identity::alone(&settings.name, "");
+            let mut identity = Identity::alone(&settings.name, "");
+            if let Some(secret) = &settings.identity_secret {
+                identity.secret = secret.0;
+            }
             data.save(&identity)?;
             identity
         }

@@ -1,5 +1,7 @@
 //! The composition root: puts the parts together, starts one single-thread runtime a core, reloads, shuts down.
 
+pub mod node;
+
 use crate::{
     admin,
     audit::Audit,

@@ -22,8 +22,8 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// Whether an empty directory becomes a cluster of its own. Not where the configuration names a cluster to join.
     pub bootstrap: bool,
-    /// Overrides the secret of the cluster that identities of limits are hashed with. Nodes with different ones refuse
-    /// each other.
+    /// Overrides the secret of the cluster that identities of limits are hashed with; one that begins here has it from the
+    /// start. The cluster refuses nodes that have another one.
     pub identity_secret: Option<HashKey>,
     /// Pause between questions how fresh the control plane known here is; well below `freshness_max`.
     pub fresh_every: Duration,

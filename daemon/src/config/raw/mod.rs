@@ -58,8 +58,8 @@ pub struct Config {
     /// The gateway's own log, on standard error.
     #[serde(deserialize_with = "or_default")]
     pub log: Log,
-    /// The secret with which counters' names are hashed: at least 16 bytes. With it the hashes in the audit trail keep
-    /// their meaning over restarts. Default: random at every start.
+    /// The secret with which counters' names are hashed, at least 16 bytes; the same on every node of a cluster, which
+    /// refuses others. Changing it starts every counter anew. Default: the cluster's own, in `cluster.data_dir`.
     pub identity_secret: Option<Spanned<SecretRef>>,
     /// Threads that serve connections, at most 1,024; 0 = one a core. Default: 0.
     pub runtimes: Option<Spanned<u64>>,

@@ -93,7 +93,8 @@ impl Resolver<'_> {
         let bounds = config
             .bounds
             .resolve(&mut |at, message| self.error(at, message));
-        let secret = self.secret(&config, running);
+        let cluster = self.cluster(&config.cluster);
+        let secret = self.secret(&config, &cluster.data_dir, running);
         let policies = Policies::load(self, &config, &node, &secret, &bounds);
         let servers = self.servers(&config, &bounds);
         let (grants, policies, compiled) = self.grants(&config, &servers, policies, &node);
@@ -102,7 +103,7 @@ impl Resolver<'_> {
             runtimes: self.runtimes(&config),
             audit: self.audit(&config.audit),
             admin: self.admin(&config.admin),
-            cluster: self.cluster(&config.cluster),
+            cluster,
             log: self.log(&config.log),
             secret,
             reload_interval: self.reload_interval(&config),

@@ -14,7 +14,7 @@ use proto::{
     doc::{Pos, Spanned},
     limit::HashKey,
 };
-use std::{os::unix::fs::PermissionsExt, sync::OnceLock};
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::OnceLock};
 
 /// Fewest bytes of the identity secret.
 const IDENTITY_SECRET_BYTES: usize = 16;
@@ -88,7 +88,14 @@ impl Resolver<'_> {
         }
     }
 
-    pub(super) fn secret(&mut self, config: &raw::Config, running: Option<&Secret>) -> Secret {
+    /// The secret that limits are named with: configured, or the one that the process started with, or the node's in its
+    /// data directory. A directory without one gets what is made here when the node begins.
+    pub(super) fn secret(
+        &mut self,
+        config: &raw::Config,
+        data_dir: &Path,
+        running: Option<&Secret>,
+    ) -> Secret {
         let configured = config.identity_secret.as_ref().and_then(|reference| {
             let text = self.reference(&reference.value, reference.at)?;
             if text.len() < IDENTITY_SECRET_BYTES {
@@ -101,14 +108,13 @@ impl Resolver<'_> {
             key.iter_mut().zip(hash.as_ref()).for_each(|(k, h)| *k = *h);
             Some(HashKey(key))
         });
-        if config.identity_secret.is_none() {
-            let message =
-                "no `identity_secret`: hashes of limits in the audit trail change at every start";
-            self.note(Pos { line: 1, column: 1 }, message);
-        }
+        // A damaged directory is told of when it is opened.
+        let own = || crate::server::node::secret_in(data_dir);
         let found = Secret {
             configured: configured.is_some(),
-            key: configured.unwrap_or_else(|| random_secret().clone()),
+            key: configured
+                .or_else(own)
+                .unwrap_or_else(|| random_secret().clone()),
         };
         // Counters live under the key that the process started with.
         match running {

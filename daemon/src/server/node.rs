@@ -1,0 +1,43 @@
+//! The node of the cluster behind this gateway: opened before anything is counted, closed after everything is settled.
+
+use crate::{clock, config::Settings};
+use anyhow::Context;
+use cluster::handle::{self, Handle};
+use proto::limit::{HashKey, ledger::Bounds};
+use std::{path::Path, sync::Arc, time::Duration};
+
+/// Longest pause between questions whether the control plane known here is still the newest.
+const FRESH_EVERY: Duration = Duration::from_secs(1);
+/// How long the first leader is waited for at the start.
+const LEADER_WAIT: Duration = Duration::from_secs(10);
+
+/// The secret that the node of a data directory hashes limits with; `None`: there is no node yet, or what is wrong with
+/// it is told when it is opened.
+pub fn secret_in(data_dir: &Path) -> Option<HashKey> {
+    Some(cluster::identity::peek(data_dir).ok()??.secret())
+}
+
+/// Opens the node as configured.
+pub fn open(settings: &Settings) -> anyhow::Result<Handle> {
+    let configured = &settings.cluster;
+    let opened = cluster::handle::open(handle::Settings {
+        name: configured.name.clone(),
+        listen: configured.listen,
+        advertise: configured.advertise.clone(),
+        // Where others are configured an empty directory is a mistake, not a new cluster.
+        bootstrap: configured.join.is_none() && configured.listen.is_none(),
+        identity_secret: Some(settings.secret.key.clone()),
+        fresh_every: FRESH_EVERY.min(configured.freshness_max / 4),
+        ledger: Bounds::default(),
+        ..handle::Settings::alone(configured.data_dir.clone(), Arc::new(clock::now))
+    });
+    opened.with_context(|| format!("cluster.data_dir {}", configured.data_dir.display()))
+}
+
+/// Waits for a session: without one no limit can be defined. A leader that is not found in time is looked for further;
+/// until then calls that are limited are refused as unreachable.
+pub async fn wait_for_leader(handle: &Handle) {
+    if handle.wait_for_session(LEADER_WAIT).await.is_err() {
+        tracing::warn!("no leader of the cluster was found yet");
+    }
+}
