@@ -1,6 +1,7 @@
 //! The composition root: puts the parts together, starts one single-thread runtime a core, reloads, shuts down.
 
 pub mod node;
+mod observe;
 
 use crate::{
     admin,
@@ -216,6 +217,10 @@ impl Running {
             draining: draining.clone(),
             sessions: Arc::new(move || sessions.count_open()),
         };
+        let (observed, metrics) = (plane.cluster.clone(), gate.metrics.clone());
+        tokio::task::spawn_local(async move {
+            observe::observe(observed, metrics.ledger()).await;
+        });
         let settings = self.settings.admin.clone();
         let admin =
             tokio::task::spawn_local(admin::serve(settings, Arc::new(plane), admin_stopped));

@@ -98,27 +98,29 @@ impl Histogram {
         shard.sum_ns.fetch_add(nanos, Relaxed);
     }
 
-    /// Appends the series' lines with one label.
-    pub(super) fn render(&self, name: &str, label: &str, value: &str, out: &mut String) {
-        let value = sanitize_label_value(value);
+    /// Appends the series' lines, with a label or without.
+    pub(super) fn render(&self, name: &str, label: Option<(&str, &str)>, out: &mut String) {
+        let label = label.map(|(key, value)| format!("{key}=\"{}\"", sanitize_label_value(value)));
+        let inside = label.as_ref().map(|label| format!("{label},"));
+        let inside = inside.unwrap_or_default();
+        let label = label
+            .map(|label| format!("{{{label}}}"))
+            .unwrap_or_default();
         let mut total = 0;
         for bucket in 0..=self.bounds_ns.len() {
             total += self.sum_of(|shard| &shard.counts[bucket]);
             let _ = match self.bounds_ns.get(bucket) {
                 Some(ns) => writeln!(
                     out,
-                    "{name}_bucket{{{label}=\"{value}\",le=\"{}\"}} {total}",
+                    "{name}_bucket{{{inside}le=\"{}\"}} {total}",
                     seconds(*ns)
                 ),
-                None => writeln!(
-                    out,
-                    "{name}_bucket{{{label}=\"{value}\",le=\"+Inf\"}} {total}"
-                ),
+                None => writeln!(out, "{name}_bucket{{{inside}le=\"+Inf\"}} {total}"),
             };
         }
         let sum = seconds(self.sum_of(|shard| &shard.sum_ns));
-        let _ = writeln!(out, "{name}_sum{{{label}=\"{value}\"}} {sum}");
-        let _ = writeln!(out, "{name}_count{{{label}=\"{value}\"}} {total}");
+        let _ = writeln!(out, "{name}_sum{label} {sum}");
+        let _ = writeln!(out, "{name}_count{label} {total}");
     }
 
     fn sum_of(&self, part: impl Fn(&Shard) -> &AtomicU64) -> u64 {
@@ -143,7 +145,7 @@ mod tests {
             histogram.record(ns);
         }
         let mut out = String::new();
-        histogram.render("x_seconds", "stage", "a\"b", &mut out);
+        histogram.render("x_seconds", Some(("stage", "a\"b")), &mut out);
         assert_eq!(
             out,
             "x_seconds_bucket{stage=\"a\\\"b\",le=\"0.000001\"} 2\n\
@@ -163,7 +165,7 @@ mod tests {
             }
         });
         let mut out = String::new();
-        histogram.render("x", "l", "v", &mut out);
-        assert!(out.ends_with("x_count{l=\"v\"} 12000\n"), "{out}");
+        histogram.render("x", None, &mut out);
+        assert!(out.ends_with("x_count 12000\n"), "{out}");
     }
 }

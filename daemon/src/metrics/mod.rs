@@ -1,8 +1,10 @@
 //! Metrics: handles made once, labels only from the configuration and from the code's own words.
 
 mod histogram;
+mod ledger;
 mod table;
 
+pub use ledger::{LedFigures, Ledger, LedgerFigures, VoterFigures};
 pub use table::{Kind, Row, TABLE};
 
 use crate::audit::Audit;
@@ -43,6 +45,7 @@ pub struct Metrics {
     reload_ok: Gauge,
     revision: Gauge,
     control: [Gauge; 3],
+    ledger: Arc<Ledger>,
     audit: OnceLock<Audit>,
 }
 
@@ -121,9 +124,15 @@ impl Metrics {
             revision: registry.gauge(REVISION, vec![]),
             control: [CONTROL_VERSION, CONTROL_UNRESOLVED, CONTROL_AGE]
                 .map(|name| registry.gauge(name, vec![])),
+            ledger: Arc::new(Ledger::new(&registry)),
             audit: OnceLock::new(),
             registry,
         })
+    }
+
+    /// The handles of the ledger and of what is leased.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Shows this audit trail's state among the metrics.
@@ -227,18 +236,24 @@ impl Metrics {
             formatting::write_type_line(&mut out, name, None, None, "histogram");
             match name {
                 STAGE => Stage::ALL.iter().for_each(|stage| {
-                    self.stages[*stage as usize].render(name, "stage", stage.name(), &mut out);
+                    let label = ("stage", stage.name());
+                    self.stages[*stage as usize].render(name, Some(label), &mut out);
                 }),
+                RAFT_FSYNC | LEASE_WAIT => self.ledger.render(name, &mut out),
                 _ => self
                     .servers
                     .read()
                     .unwrap_or_else(PoisonError::into_inner)
                     .iter()
-                    .for_each(|(server, m)| m.request.render(name, "server", server, &mut out)),
+                    .for_each(|(server, m)| {
+                        m.request.render(name, Some(("server", server)), &mut out);
+                    }),
             }
         };
         family(STAGE);
         family(REQUEST);
+        family(RAFT_FSYNC);
+        family(LEASE_WAIT);
         out
     }
 }

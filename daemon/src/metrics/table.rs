@@ -43,6 +43,28 @@ pub(super) const REVISION: &str = "tollgate_view_revision";
 pub(super) const CONTROL_VERSION: &str = "tollgate_control_version";
 pub(super) const CONTROL_AGE: &str = "tollgate_control_age_seconds";
 pub(super) const CONTROL_UNRESOLVED: &str = "tollgate_control_unresolved";
+pub(super) const LEDGER_LEADER: &str = "tollgate_ledger_leader";
+pub(super) const LEDGER_OUTSTANDING: &str = "tollgate_ledger_outstanding";
+pub(super) const LEDGER_MEMBERS: &str = "tollgate_ledger_members";
+pub(super) const LEDGER_COUNTERS: &str = "tollgate_ledger_counters";
+pub(super) const LEDGER_CONFLICTS: &str = "tollgate_ledger_conflicts";
+pub(super) const RAFT_LEADS: &str = "tollgate_raft_leads";
+pub(super) const RAFT_TERM: &str = "tollgate_raft_term";
+pub(super) const RAFT_INDEX: &str = "tollgate_raft_index";
+pub(super) const RAFT_ELECTIONS: &str = "tollgate_raft_elections_total";
+pub(super) const RAFT_BATCHES: &str = "tollgate_raft_batches_total";
+pub(super) const RAFT_COMMANDS: &str = "tollgate_raft_commands_total";
+pub(super) const RAFT_REQUESTS: &str = "tollgate_raft_requests";
+pub(super) const RAFT_REFUSED: &str = "tollgate_raft_refused_total";
+pub(super) const RAFT_IGNORED: &str = "tollgate_raft_ignored_total";
+pub(super) const RAFT_LOG_BYTES: &str = "tollgate_raft_log_bytes";
+pub(super) const RAFT_FSYNC: &str = "tollgate_raft_fsync_seconds";
+pub(super) const CLOCK_OFFSET: &str = "tollgate_clock_offset_seconds";
+pub(super) const CLOCK_WAITS: &str = "tollgate_clock_waits";
+pub(super) const LEASES: &str = "tollgate_leases_total";
+pub(super) const LEASE_PUSHES: &str = "tollgate_lease_pushes_total";
+pub(super) const LEASE_WAIT: &str = "tollgate_lease_wait_seconds";
+pub(super) const UNREACHABLE: &str = "tollgate_unreachable_total";
 pub(super) const AUDIT_QUEUE: &str = "tollgate_audit_queue";
 pub(super) const AUDIT_READY: &str = "tollgate_audit_ready";
 pub(super) const AUDIT_REFUSED: &str = "tollgate_audit_refused_total";
@@ -173,6 +195,133 @@ pub const TABLE: &[Row] = &[
         Kind::Gauge,
         &[],
         "Grants, policies and servers of the control plane that cannot be put in force on this node.",
+    ),
+    row(
+        LEDGER_LEADER,
+        Kind::Gauge,
+        &[],
+        "1 if this node knows a leader of the ledger, else 0.",
+    ),
+    row(
+        LEDGER_OUTSTANDING,
+        Kind::Gauge,
+        &[],
+        "Questions of this node that wait for the ledger's leader.",
+    ),
+    row(
+        LEDGER_MEMBERS,
+        Kind::Gauge,
+        &["of"],
+        "Nodes of the cluster as the leader knows them: voters, voters_reachable, clients; 0 where this node does not lead.",
+    ),
+    row(
+        LEDGER_COUNTERS,
+        Kind::Gauge,
+        &[],
+        "Counters with a running window in the ledger; 0 where this node does not lead.",
+    ),
+    row(
+        LEDGER_CONFLICTS,
+        Kind::Gauge,
+        &[],
+        "Limits that nodes define differently, the smallest max rules; 0 where this node does not lead.",
+    ),
+    row(
+        RAFT_LEADS,
+        Kind::Gauge,
+        &[],
+        "1 if this node leads the ledger.",
+    ),
+    row(RAFT_TERM, Kind::Gauge, &[], "Raft's term, as last heard."),
+    row(
+        RAFT_INDEX,
+        Kind::Gauge,
+        &["of"],
+        "Indexes of this voter's log: last, committed, applied, snapshot.",
+    ),
+    row(
+        RAFT_ELECTIONS,
+        Kind::Counter,
+        &[],
+        "Elections that this voter began.",
+    ),
+    row(
+        RAFT_BATCHES,
+        Kind::Counter,
+        &[],
+        "Batches that this voter proposed while it led.",
+    ),
+    row(
+        RAFT_COMMANDS,
+        Kind::Counter,
+        &[],
+        "Commands in those batches.",
+    ),
+    row(
+        RAFT_REQUESTS,
+        Kind::Gauge,
+        &[],
+        "Requests of nodes that wait at this voter for a majority.",
+    ),
+    row(
+        RAFT_REFUSED,
+        Kind::Counter,
+        &[],
+        "Requests that this voter refused because a node's rate or the queue's bound was reached.",
+    ),
+    row(
+        RAFT_IGNORED,
+        Kind::Counter,
+        &[],
+        "Messages of other voters that were ignored because they do not fit.",
+    ),
+    row(
+        RAFT_LOG_BYTES,
+        Kind::Gauge,
+        &[],
+        "Bytes of this voter's log on the disk.",
+    ),
+    row(
+        RAFT_FSYNC,
+        Kind::Histogram,
+        &[],
+        "Seconds that writes of this voter's log took to be on the disk.",
+    ),
+    row(
+        CLOCK_OFFSET,
+        Kind::Gauge,
+        &[],
+        "This voter's wall clock less the median of the reachable voters'.",
+    ),
+    row(
+        CLOCK_WAITS,
+        Kind::Gauge,
+        &[],
+        "1 while this voter waits for tollgate cluster accept-clock.",
+    ),
+    row(
+        LEASES,
+        Kind::Counter,
+        &["result"],
+        "Questions for quota by what came of them: granted, refused, unreachable, undefined, quarantined.",
+    ),
+    row(
+        LEASE_PUSHES,
+        Kind::Counter,
+        &["kind"],
+        "What the leader said by itself: recall (a call waits elsewhere for quota held here), renewed (what was refused may be had).",
+    ),
+    row(
+        LEASE_WAIT,
+        Kind::Histogram,
+        &[],
+        "Seconds that calls waited for quota, those that were then denied among them.",
+    ),
+    row(
+        UNREACHABLE,
+        Kind::Counter,
+        &["reason"],
+        "Charges for which quota could not be had: denied, or let through under on_unreachable: allow (allowed).",
     ),
     row(
         AUDIT_QUEUE,

@@ -23,6 +23,29 @@ fn counted() -> Arc<Metrics> {
     metrics.http_protocol_error();
     metrics.processes(&ServerName::new("flux"), 4);
     metrics.stdio_skipped(&ServerName::new("flux"), 7);
+    let ledger = metrics.ledger();
+    ledger.show(&LedgerFigures {
+        has_leader: true,
+        outstanding: 2,
+        term: 7,
+        voter: Some(VoterFigures {
+            leads: true,
+            index: [40, 39, 38, 20],
+            elections: 3,
+            clock_offset_ms: -250,
+            ..VoterFigures::default()
+        }),
+        led: Some(LedFigures {
+            voters: 3,
+            voters_reachable: 2,
+            ..LedFigures::default()
+        }),
+    });
+    ledger.synced(Duration::from_micros(200));
+    ledger.waited(Duration::from_millis(3));
+    ledger.leased("granted");
+    ledger.pushed("recall");
+    ledger.unreachable("no_leader");
     metrics
 }
 
@@ -47,6 +70,17 @@ fn what_was_counted_is_rendered() {
         "tollgate_http_protocol_errors_total 1",
         r#"tollgate_processes{server="flux"} 4"#,
         r#"tollgate_stdio_skipped_lines_total{server="flux"} 7"#,
+        "tollgate_ledger_leader 1",
+        "tollgate_raft_term 7",
+        r#"tollgate_raft_index{of="applied"} 38"#,
+        "tollgate_raft_elections_total 3",
+        "tollgate_clock_offset_seconds -0.25",
+        r#"tollgate_ledger_members{of="voters_reachable"} 2"#,
+        r#"tollgate_raft_fsync_seconds_bucket{le="0.00025"} 1"#,
+        "tollgate_lease_wait_seconds_count 1",
+        r#"tollgate_leases_total{result="granted"} 1"#,
+        r#"tollgate_lease_pushes_total{kind="recall"} 1"#,
+        r#"tollgate_unreachable_total{reason="no_leader"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
     }
