@@ -335,14 +335,14 @@ fn body<T: Serialize>(buffer: &mut BytesMut, value: &T, bytes_max: usize) -> Res
     }
     impl Writer for Bounded<'_> {
         fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-            if self.buffer.len() + bytes.len() > self.end {
+            if self.buffer.len().saturating_add(bytes.len()) > self.end {
                 return Err(EncodeError::Other("too large"));
             }
             self.buffer.extend_from_slice(bytes);
             Ok(())
         }
     }
-    let end = buffer.len() + bytes_max;
+    let end = buffer.len().saturating_add(bytes_max);
     buffer.extend_from_slice(&[VERSION]);
     bincode::serde::encode_into_writer(value, Bounded { buffer, end }, CONFIG)?;
     Ok(())

@@ -9,6 +9,7 @@ use raft::eraftpb::{Message, MessageType};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -130,10 +131,13 @@ impl Inbox {
             bytes,
             sha256: [0; 32],
         };
-        let mut options = File::options();
-        let mut file = (options.write(true).create_new(true).mode(0o600))
-            .open(&snapshot.path)
-            .await?;
+        // Made here and now: made behind our back, it could appear after this value has gone.
+        let file = std::fs::File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&snapshot.path)?;
+        let mut file = File::from_std(file);
         let mut hash = Context::new(&SHA256);
         let mut left = bytes;
         while left > 0 {
