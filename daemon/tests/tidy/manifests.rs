@@ -157,6 +157,52 @@ fn proto_brings_no_io_no_clock_and_no_dice() {
     );
 }
 
+/// Every package below one, with the features that are on in a plain build of it.
+fn tree(package: &str, more: &[&str]) -> Vec<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "tree",
+            "--offline",
+            "-e",
+            "normal,build",
+            "--prefix",
+            "none",
+        ])
+        .args(["--format", "{p} [{f}]", "-p", package])
+        .args(more)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "cargo tree: {output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Packages of a tree that have planted faults.
+fn faulty(tree: &[String]) -> Vec<&String> {
+    let has_faults = |line: &&String| {
+        let features = line.split_once('[').map_or("", |(_, features)| features);
+        features.split([',', ']']).any(|name| name == "faults")
+    };
+    tree.iter().filter(has_faults).collect()
+}
+
+#[test]
+fn the_shipped_binaries_have_no_planted_faults() {
+    for package in ["tollgate-daemon", "tollgate-loadtest"] {
+        let tree = tree(package, &[]);
+        assert!(
+            tree.iter().any(|line| line.starts_with(package)),
+            "{tree:#?}"
+        );
+        assert_eq!(faulty(&tree), Vec::<&String>::new(), "{package}");
+    }
+    // And it would be seen if they had.
+    let with = tree("tollgate-cluster", &["--features", "faults"]);
+    assert!(faulty(&with).len() >= 2, "{with:#?}");
+}
+
 #[test]
 fn crates_depend_on_one_another_only_as_drawn() {
     let drawn = BTreeMap::from([
