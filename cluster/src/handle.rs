@@ -11,7 +11,7 @@ mod time;
 
 pub use crate::node::open;
 pub use answer::{Error, Failure, Fresh, Heard, Local, Operated};
-pub use settings::{Clock, OpenError, Settings, Timing};
+pub use settings::{Clock, OpenError, Settings, Synced, Timing};
 pub(crate) use shared::{Known, Shared, ToDriver};
 pub use time::LedgerClock;
 

@@ -248,7 +248,7 @@ fn voter(settings: &Settings, data: &DataDir, identity: &mut Identity) -> Result
         remedy: crate::log::REMEDY,
     })?;
     let thread = |error: std::io::Error| OpenError::Unusable(format!("no thread: {error}"));
-    let (writer, written) = Writer::start(log).map_err(thread)?;
+    let (writer, written) = Writer::start(log, settings.synced.clone()).map_err(thread)?;
     let dir = data.snapshot_dir();
     let (states, done) = States::start(dir.clone(), settings.ledger).map_err(thread)?;
     let tick_ms = settings.timing.tick_ms;

@@ -1,10 +1,11 @@
 //! The thread that writes the log, so that the loop goes on while the disk works.
 
-use crate::{log::Log, replica::Persist};
+use crate::{handle::Synced, log::Log, replica::Persist};
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     thread,
+    time::Instant,
 };
 use tokio::sync::mpsc;
 
@@ -34,13 +35,16 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the thread. What it says comes out of the receiver, which closes when the thread has ended.
-    pub(crate) fn start(log: Log) -> std::io::Result<(Self, mpsc::Receiver<Written>)> {
+    pub(crate) fn start(
+        log: Log,
+        synced: Synced,
+    ) -> std::io::Result<(Self, mpsc::Receiver<Written>)> {
         let (to, from) = sync_channel(QUEUED_MAX);
         let (say, said) = mpsc::channel(QUEUED_MAX + 1);
         let engine_bytes = Box::new(log.gauge());
         thread::Builder::new()
             .name("log".into())
-            .spawn(move || run(log, &from, &say))?;
+            .spawn(move || run(log, &from, &say, &synced))?;
         let writer = Self {
             to: Some(to),
             queued: 0,
@@ -88,9 +92,9 @@ impl Writer {
     }
 }
 
-fn run(mut log: Log, from: &Receiver<Persist>, say: &mpsc::Sender<Written>) {
+fn run(mut log: Log, from: &Receiver<Persist>, say: &mpsc::Sender<Written>, synced: &Synced) {
     // The engine panics where it cannot sync: nothing after that is believed.
-    let ended = panic::catch_unwind(AssertUnwindSafe(|| serve(&mut log, from, say)));
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| serve(&mut log, from, say, synced)));
     let why = match ended {
         Ok(Ok(())) => return,
         Ok(Err(error)) => format!("the log cannot be written: {error}"),
@@ -103,6 +107,7 @@ fn serve(
     log: &mut Log,
     from: &Receiver<Persist>,
     say: &mpsc::Sender<Written>,
+    synced: &Synced,
 ) -> Result<(), raft_engine::Error> {
     let (purge, purges) = sync_channel::<()>(1);
     let purger = log.purger();
@@ -126,7 +131,11 @@ fn serve(
             bytes += size(&next);
             writes.push(next);
         }
+        let begun = Instant::now();
         log.write(&writes)?;
+        if writes.iter().any(|write| write.must_sync) {
+            synced(begun.elapsed());
+        }
         for write in writes.drain(..) {
             // Answered one by one: the loop counts them.
             if say.blocking_send(Written::Upto(write.number)).is_err() {

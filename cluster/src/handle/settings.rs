@@ -9,6 +9,9 @@ use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 /// Reads both clocks.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
+/// Is told how long each write that had to be on the disk took.
+pub type Synced = Arc<dyn Fn(Duration) + Send + Sync>;
+
 /// What a node is opened with.
 #[derive(Clone)]
 pub struct Settings {
@@ -33,6 +36,8 @@ pub struct Settings {
     pub timing: Timing,
     /// Bytes of log after which the machine's state is written as a snapshot and the log shortened.
     pub snapshot_after_bytes: u64,
+    /// Is told how long writes took.
+    pub synced: Synced,
     /// Reads both clocks.
     pub clock: Clock,
 }
@@ -72,6 +77,7 @@ impl Settings {
             ledger: Bounds::default(),
             timing: Timing::default(),
             snapshot_after_bytes: 64 << 20,
+            synced: Arc::new(|_| ()),
             clock,
         }
     }

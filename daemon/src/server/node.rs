@@ -1,6 +1,6 @@
 //! The node of the cluster behind this gateway: opened before anything is counted, closed after everything is settled.
 
-use crate::{clock, config::Settings};
+use crate::{clock, config::Settings, metrics::Metrics};
 use anyhow::Context;
 use cluster::handle::{self, Handle};
 use proto::limit::{HashKey, ledger::Bounds};
@@ -18,7 +18,8 @@ pub fn secret_in(data_dir: &Path) -> Option<HashKey> {
 }
 
 /// Opens the node as configured.
-pub fn open(settings: &Settings) -> anyhow::Result<Handle> {
+pub fn open(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Handle> {
+    let ledger = metrics.ledger().clone();
     let configured = &settings.cluster;
     let opened = cluster::handle::open(handle::Settings {
         name: configured.name.clone(),
@@ -29,6 +30,7 @@ pub fn open(settings: &Settings) -> anyhow::Result<Handle> {
         identity_secret: Some(settings.secret.key.clone()),
         fresh_every: FRESH_EVERY.min(configured.freshness_max / 4),
         ledger: Bounds::default(),
+        synced: Arc::new(move |took| ledger.synced(took)),
         ..handle::Settings::alone(configured.data_dir.clone(), Arc::new(clock::now))
     });
     opened.with_context(|| format!("cluster.data_dir {}", configured.data_dir.display()))
