@@ -1,9 +1,11 @@
-//! Real nodes on loopback.
+//! Real nodes: files, threads and, where there are several, QUIC on loopback. Time is the machine's.
 
 #![allow(
     clippy::unwrap_used,
     reason = "a test stops where its world is not as it must be"
 )]
 
+mod alone;
+mod harness;
 mod join;
 mod transport;
