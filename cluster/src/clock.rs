@@ -173,6 +173,24 @@ impl Clock {
         Some(shows.saturating_sub_unsigned(now.unix_ms))
     }
 
+    /// Whether a voter's clock was heard lately and is near replicated time. `now_ms`: replicated time as applied.
+    pub fn is_trusted(&self, node: NodeId, now_ms: u64, now: Now) -> bool {
+        let shows = self
+            .others
+            .get(&node)
+            .and_then(|reading| reading.shows_ms(now));
+        let estimate = self.estimate_ms(now_ms, now);
+        shows.is_some_and(|shows| shows.abs_diff(estimate) < LEAP_MS_MAX)
+    }
+
+    /// Replicated time as far as the boot clock tells.
+    fn estimate_ms(&self, now_ms: u64, now: Now) -> i64 {
+        to_i64(match self.heard {
+            Some(heard) => heard.now_ms.saturating_add(since_ms(heard.boot_ns, now)),
+            None => now_ms,
+        })
+    }
+
     /// This node's wall clock less the median of the reachable voters' (its own among them), milliseconds.
     pub fn off_ms(&self, now: Now) -> i64 {
         let mut shown: Vec<i64> = self
@@ -195,10 +213,7 @@ impl Clock {
         if leaderless_ns < YIELD_NS_MAX {
             return false;
         }
-        let estimate = to_i64(match self.heard {
-            Some(heard) => heard.now_ms.saturating_add(since_ms(heard.boot_ns, now)),
-            None => now_ms,
-        });
+        let estimate = self.estimate_ms(now_ms, now);
         let own = (to_i64(now.unix_ms).abs_diff(estimate), self.me);
         self.others
             .iter()

@@ -6,6 +6,7 @@
 
 mod admit;
 mod api;
+mod care;
 mod desk;
 mod hashes;
 mod leader;
@@ -286,7 +287,7 @@ impl Replica {
 
     /// Hands leadership to another voter, if there is one: the node is about to stop.
     pub fn resign(&mut self) {
-        if let Some(heir) = self.heir() {
+        if let Some(heir) = self.heir(|_| true) {
             self.raft.transfer_leader(heir.0);
         }
     }

@@ -185,7 +185,8 @@ fn a_build_stops_at_rules_it_does_not_know_and_has_changed_nothing() {
     );
 }
 
-fn busy() -> Machine {
+/// With twenty documents of so many bytes.
+fn busy(bytes: usize) -> Machine {
     let mut machine = machine();
     let commands = vec![
         token(1, Role::Client, 5_000),
@@ -197,7 +198,7 @@ fn busy() -> Machine {
         apply(
             &mut machine,
             1_000,
-            vec![change(&format!("policy {number}"), 200_000)],
+            vec![change(&format!("policy {number}"), bytes)],
         );
     }
     machine
@@ -212,9 +213,8 @@ fn load(machine: &Machine, chunks: &[Vec<u8>]) -> Result<Machine, Error> {
 }
 
 #[test]
-#[ignore = "waits for the ledger"]
 fn an_image_is_read_back_as_the_same_state_and_goes_on_alike() {
-    let mut machine = busy();
+    let mut machine = busy(200_000);
     let image = machine.image();
     let session = machine.ledger().session_of(NodeId(9)).unwrap();
     // The image does not move with the machine.
@@ -241,7 +241,7 @@ fn an_image_is_read_back_as_the_same_state_and_goes_on_alike() {
 
 #[test]
 fn damaged_images_are_refused() {
-    let machine = busy();
+    let machine = busy(300);
     let chunks: Vec<Vec<u8>> = machine.image().chunks().collect();
     assert!(load(&machine, &chunks[..chunks.len() - 1]).is_err());
     assert!(load(&machine, &chunks[1..]).is_err());
@@ -261,7 +261,7 @@ fn damaged_images_are_refused() {
 
 #[test]
 fn a_cluster_after_another_keeps_documents_and_nobody_else() {
-    let mut machine = busy();
+    let mut machine = busy(300);
     let version = machine.control().version();
     let now = Now {
         unix_ms: 9_000,

@@ -54,6 +54,8 @@ pub(super) struct Flight {
     pub(super) index: u64,
     pub(super) term: u64,
     pub(super) parts: Vec<Part>,
+    /// It sets the clock: nothing is stamped until it has.
+    pub(super) sets_clock: bool,
 }
 
 /// One request's part of a batch.
@@ -189,7 +191,7 @@ impl Desk {
         let flights_max = if is_full { FLIGHTS_MAX } else { FLIGHTS_FEW };
         let (mut commands, mut bytes) = (0, 64);
         let mut orders = Vec::new();
-        if self.flights.len() >= flights_max {
+        if self.flights.len() >= flights_max || self.flights.back().is_some_and(|f| f.sets_clock) {
             return orders;
         }
         while let Some(order) = self.queue.front() {
@@ -331,6 +333,7 @@ mod tests {
                 index,
                 term: 1,
                 parts: Vec::new(),
+                sets_clock: false,
             });
         }
         desk.enqueue(order(1));

@@ -1,4 +1,4 @@
-//! What only a leader does: takes requests, makes entries of them, plans who votes.
+//! What only a leader does: takes requests and makes entries of them.
 
 use super::{
     Replica,
@@ -6,25 +6,16 @@ use super::{
 };
 use crate::{
     codec,
-    membership::{self, Step, View},
     wire::{DEFINITIONS_MAX, Operate, RETURNS_MAX, ROWS_MAX, Request, Response},
 };
 use proto::{
-    command::{Batch, Command, Member, NodeId, Role},
+    command::{Batch, Command, Member, Role},
     limit::ledger::{Refusal, Session},
     time::Now,
 };
-use raft::ProgressState;
-use std::collections::BTreeSet;
 
 /// An idle leader tells the time this often, if somebody asks.
 const BEAT_MS: u64 = 1_000;
-/// Sessions of nodes that say nothing for so long are ended.
-const SILENT_NS_MAX: u64 = 60_000_000_000;
-/// How often sessions and voters are looked after.
-const LOOK_NS: u64 = 1_000_000_000;
-/// A learner that lacks at most so many entries has caught up.
-const LAG_MAX: u64 = 1_024;
 /// Longest time that a join token is good, milliseconds.
 const TOKEN_MS_MAX: u64 = 24 * 3_600_000;
 
@@ -285,6 +276,7 @@ impl Replica {
             index: self.raft.raft.raft_log.last_index(),
             term: self.raft.raft.term,
             parts: parts.collect(),
+            sets_clock: is_unstamped,
         };
         #[cfg(feature = "faults")]
         let flight = self.grant_ahead(flight, &batch);
@@ -303,117 +295,6 @@ impl Replica {
         if stamp.is_ok_and(|stamp| stamp >= applied_ms.saturating_add(BEAT_MS)) {
             self.desk.enqueue(Order::new(None, Vec::new()));
         }
-    }
-
-    /// Now and then: who should vote, which sessions are dead.
-    pub(super) fn look_around(&mut self, now: Now) {
-        let Some((_, since_ns)) = self.led else {
-            return;
-        };
-        if !self.raft.raft.apply_to_current_term() {
-            return;
-        }
-        self.plan(now);
-        if self.looked_ns.saturating_add(LOOK_NS) > now.boot_ns {
-            return;
-        }
-        self.looked_ns = now.boot_ns;
-        let machine = &self.machine;
-        self.heard_ns
-            .retain(|node, _| machine.member(*node).is_some());
-        self.desk.retain(|node| machine.member(node).is_some());
-        let silent = |node: &NodeId| {
-            let heard_ns = self.heard_ns.get(node).copied().unwrap_or(0).max(since_ns);
-            now.boot_ns.saturating_sub(heard_ns) > SILENT_NS_MAX
-        };
-        let nodes = machine.members().map(|(node, _)| node).filter(silent);
-        let sessions = nodes.filter_map(|node| machine.ledger().session_of(node));
-        let gone: Vec<Command> = sessions.map(|session| Command::Gone { session }).collect();
-        if !gone.is_empty() && self.desk.is_idle() {
-            self.desk.enqueue(Order::new(None, gone));
-        }
-    }
-
-    /// The next step towards the voters that there should be.
-    fn plan(&mut self, now: Now) {
-        let raft = &self.raft.raft;
-        if raft.has_pending_conf() || raft.lead_transferee.is_some() {
-            return;
-        }
-        let wanted = self
-            .machine
-            .members()
-            .filter(|(_, e)| e.role == Role::Voter && !e.leaving);
-        let configuration = self.machine.configuration().clone();
-        let known = configuration
-            .all_voters()
-            .into_iter()
-            .chain(configuration.learners.iter().copied());
-        let known: BTreeSet<NodeId> = known.collect();
-        let view = View {
-            me: self.settings.node,
-            wanted: wanted.map(|(node, _)| node).collect(),
-            reachable: known
-                .iter()
-                .copied()
-                .filter(|node| self.is_reachable(*node, now))
-                .collect(),
-            caught_up: known
-                .iter()
-                .copied()
-                .filter(|node| self.has_caught_up(*node))
-                .collect(),
-            configuration,
-        };
-        let Some(step) = membership::plan(&view) else {
-            return;
-        };
-        if let Step::Transfer(heir) = step {
-            return self.raft.transfer_leader(heir.0);
-        }
-        if let Some(change) = step.entry() {
-            // Declined while one is on its way: the next look sees.
-            let _ = self.raft.propose_conf_change(Vec::new(), change);
-        }
-    }
-
-    fn has_caught_up(&self, node: NodeId) -> bool {
-        let raft = &self.raft.raft;
-        let last = raft.raft_log.last_index();
-        raft.prs().get(node.0).is_some_and(|progress| {
-            progress.state == ProgressState::Replicate
-                && progress.matched.saturating_add(LAG_MAX) >= last
-        })
-    }
-
-    /// The voter that has most of the log.
-    pub(super) fn heir(&self) -> Option<NodeId> {
-        if self.is_stopped() || !self.leads() {
-            return None;
-        }
-        let matched = |node: &NodeId| {
-            self.raft
-                .raft
-                .prs()
-                .get(node.0)
-                .map_or(0, |progress| progress.matched)
-        };
-        let voters = self.machine.configuration().voters.iter();
-        voters
-            .filter(|node| **node != self.settings.node && self.has_caught_up(**node))
-            .max_by_key(|node| matched(node))
-            .copied()
-    }
-
-    /// Entries after this index are still being sent after a snapshot; not for ever.
-    pub(super) fn needed_by_peers(&self) -> Option<u64> {
-        let patience = self.settings.snapshot_after_bytes.saturating_mul(4);
-        if !self.leads() || self.raft.store().bytes() > patience {
-            return None;
-        }
-        let prs = self.raft.raft.prs().iter();
-        let sending = prs.filter(|(_, progress)| progress.state == ProgressState::Snapshot);
-        sending.map(|(_, progress)| progress.pending_snapshot).min()
     }
 
     /// The fault: leases are answered from a state in which they are committed already.

@@ -210,7 +210,6 @@ fn a_dead_voter_is_replaced_in_one_change() {
 }
 
 #[test]
-#[ignore = "waits for the ledger"]
 fn holders_are_recalled_and_those_who_were_refused_hear_when_there_is_more() {
     let mut net = Net::grown(1, 1 << 20);
     net.join(8, Role::Client);
@@ -295,7 +294,6 @@ fn strangers_other_peoples_sessions_and_clients_that_operate_are_forbidden() {
 }
 
 #[test]
-#[ignore = "waits for the ledger"]
 fn rules_wait_for_every_voter_and_a_node_stops_at_rules_it_does_not_know() {
     let mut net = Net::grown(1, 1 << 20);
     let refused = Response::Member(proto::command::MemberRefusal::Rules);
@@ -321,7 +319,6 @@ fn rules_wait_for_every_voter_and_a_node_stops_at_rules_it_does_not_know() {
 }
 
 #[test]
-#[ignore = "waits for the ledger"]
 fn states_are_compared_and_one_that_differs_from_the_majority_stops() {
     let mut net = Net::grown(3, 1 << 30);
     let odd = (1..=3).find(|node| Some(*node) != net.leader()).unwrap();
@@ -411,7 +408,6 @@ fn a_voter_whose_clock_is_off_does_not_stand() {
 }
 
 #[test]
-#[ignore = "waits for the ledger"]
 fn time_goes_on_and_dead_sessions_end_while_somebody_looks() {
     let mut net = Net::grown(1, 1 << 20);
     net.join(8, Role::Client);
@@ -506,4 +502,81 @@ fn entries_hold_batches_in_the_codecs_bytes() {
         .collect();
     assert_eq!(batches.len(), 2);
     assert!(batches.iter().all(|batch| batch.now_ms >= T0));
+}
+
+#[test]
+fn a_leader_whose_clock_leaps_hands_on_to_one_whose_clock_is_believed() {
+    let mut net = Net::grown(3, 1 << 20);
+    let session = net.session(1, 1, 10);
+    net.run(2_000);
+    let former = net.leader().unwrap();
+    // Elected by word of the former leader with a clock that nobody would have voted for.
+    let off = (1..=3).find(|node| *node != former).unwrap();
+    net.wall_off_ms.insert(off, 7_200_000);
+    net.with(former, |replica| replica.raft.transfer_leader(off));
+    net.settle();
+    assert_eq!(net.leader(), Some(off));
+    assert_eq!(net.lease(1, session, 1), Some(Response::Unknown));
+    net.run(3_000);
+    assert_ne!(net.leader(), Some(off));
+    granted(net.lease(1, session, 1));
+    assert!(net.status().now_ms < T0 + 3_600_000);
+}
+
+#[test]
+fn nothing_is_stamped_between_a_set_clock_and_its_taking_effect() {
+    let mut net = Net::grown(1, 1 << 20);
+    let session = net.session(1, 1, 10);
+    net.run(1_000);
+    net.wall_off_ms.insert(1, -600_000);
+    let now = net.now(1);
+    let lease = Request::Lease {
+        session,
+        ask: ask(1, 1, 0),
+    };
+    net.with(1, |replica| {
+        replica.request(NodeId(1), 901, Request::Operate(Operate::AcceptClock), now);
+        replica.request(NodeId(1), 902, lease, now);
+    });
+    net.settle();
+    assert!(net.nodes[&1].responses.contains_key(&902));
+    assert!(net.status().now_ms <= now.unix_ms + 1_000);
+}
+
+#[cfg(feature = "faults")]
+#[test]
+fn the_planted_faults_do_what_they_are_called() {
+    use proto::faults::{Fault, Faults};
+    let lease = |session| Request::Lease {
+        session,
+        ask: ask(1, 1, 0),
+    };
+    for (planted, is_granted) in [
+        (Faults::default(), false),
+        (Fault::GrantBeforeCommit.into(), true),
+    ] {
+        let mut net = Net::grown(3, 1 << 20);
+        let session = net.session(1, 1, 10);
+        let leader = net.leader().unwrap();
+        net.with(leader, |replica| replica.settings.faults = planted);
+        net.cut.insert(leader);
+        assert_eq!(net.ask(leader, 1, lease(session)).is_some(), is_granted);
+    }
+    for (planted, is_granted) in [
+        (Faults::default(), false),
+        (Fault::AcknowledgeBeforeFsync.into(), true),
+    ] {
+        let mut net = Net::grown(1, 1 << 20);
+        let session = net.session(1, 1, 10);
+        net.with(1, |replica| replica.settings.faults = planted);
+        let now = net.now(1);
+        let replica = net.nodes.get_mut(&1).unwrap().replica.as_mut().unwrap();
+        replica.request(NodeId(1), 901, lease(session), now);
+        let mut answered = false;
+        // The disk never says a word.
+        while let Some(effects) = replica.poll(now) {
+            answered |= !effects.responses.is_empty();
+        }
+        assert_eq!(answered, is_granted);
+    }
 }

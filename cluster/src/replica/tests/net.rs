@@ -77,6 +77,8 @@ pub(super) struct Net {
     pub(super) cut: BTreeSet<u64>,
     pub(super) snapshots: usize,
     pub(super) bounds: u64,
+    #[cfg(feature = "faults")]
+    pub(super) faults: proto::faults::Faults,
     pub(super) wall_off_ms: BTreeMap<u64, i64>,
 }
 
@@ -95,7 +97,7 @@ impl Net {
             rules_max: proto::command::RULES_VERSION,
             seed: 11,
             #[cfg(feature = "faults")]
-            faults: Default::default(),
+            faults: self.faults,
         }
     }
 
@@ -108,6 +110,8 @@ impl Net {
             cut: BTreeSet::new(),
             snapshots: 0,
             bounds: snapshot_after_bytes,
+            #[cfg(feature = "faults")]
+            faults: Default::default(),
             wall_off_ms: BTreeMap::new(),
         };
         let machine = Machine::found(CLUSTER, Bounds::default(), NodeId(1), "one", "one:1");
