@@ -30,7 +30,7 @@ pub struct Settings {
     pub identity_secret: Option<HashKey>,
     /// Pause between questions how fresh the control plane known here is; well below `freshness_max`.
     pub fresh_every: Duration,
-    /// Bounds of the ledger.
+    /// Bounds of the ledger: equal on every voter, since they decide what is refused.
     pub ledger: Bounds,
     /// Raft's times.
     pub timing: Timing,

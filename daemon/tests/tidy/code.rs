@@ -11,9 +11,7 @@ const LINES_MAX: usize = 500;
 const TEST_LINES_MAX: usize = 800;
 
 /// Longer files and why: each is one state machine, one stage or one table that would be harder to read in pieces.
-const LONG: &[(&str, usize)] = &[
-    // The granter's state machine: every command and what it does to a key.
-];
+const LONG: &[(&str, usize)] = &[];
 
 /// A Rust file's code without comments and without what stands in quotes, so that only names are left.
 fn names_only(text: &str) -> String {

@@ -193,7 +193,7 @@ impl Control {
         }
     }
 
-    /// Takes a page in; whether anything changed. A page may come twice or late: what is known never becomes older.
+    /// Takes a page in; whether anything changed, be it only the version. A page may come twice or late: what is known never becomes older.
     pub fn adopt(&mut self, page: Page) -> Result<bool, Stale> {
         let is_first = page.after.upto == 0;
         let mut last = page.after.upto;
@@ -223,7 +223,7 @@ impl Control {
         {
             return Err(Stale);
         }
-        let mut has_changed = is_first && !(self.version == 0 && page.resources.is_empty());
+        let has_changed = page.upto > self.version || is_first && self.version > 0;
         if is_first {
             *self = Self {
                 since: page.after.since,
@@ -235,7 +235,6 @@ impl Control {
             if resource.version <= self.version {
                 continue;
             }
-            has_changed = true;
             if resource.body.is_some() {
                 self.put(resource);
             } else {

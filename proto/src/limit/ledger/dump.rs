@@ -24,7 +24,6 @@ enum Piece {
     Meta {
         now_ms: u64,
         used_up_ms: Option<u64>,
-        secret_check: Option<u64>,
         last_session: u64,
     },
     Node(Node),
@@ -74,7 +73,6 @@ struct RowPiece {
 pub struct Frozen {
     now_ms: u64,
     used_up_ms: Option<u64>,
-    secret_check: Option<u64>,
     pub(super) nodes: Nodes,
     pub(super) limits: Arc<Limits>,
     pub(super) counters: FrozenTable<Counter>,
@@ -92,7 +90,6 @@ impl Ledger {
         Frozen {
             now_ms: self.now_ms,
             used_up_ms: self.used_up_ms,
-            secret_check: self.secret_check,
             nodes: self.nodes.clone(),
             limits: self.limits.clone(),
             counters: self.counters.freeze(),
@@ -110,14 +107,12 @@ impl Ledger {
         let Some(Record(Piece::Meta {
             now_ms,
             used_up_ms,
-            secret_check,
             last_session,
         })) = records.next()
         else {
             return Err(LoadError("they begin otherwise"));
         };
         (ledger.now_ms, ledger.used_up_ms) = (now_ms, used_up_ms);
-        ledger.secret_check = secret_check;
         ledger.counters = Table::new(now_ms);
         ledger.groups = Table::new(now_ms);
         ledger.nodes.skip(last_session);
@@ -168,7 +163,6 @@ impl Frozen {
         let meta = Piece::Meta {
             now_ms: self.now_ms,
             used_up_ms: self.used_up_ms,
-            secret_check: self.secret_check,
             last_session: self.nodes.last_session(),
         };
         let nodes = self.nodes.iter().map(|node| Piece::Node(*node));

@@ -53,7 +53,6 @@ pub struct Ledger {
     now_ms: u64,
     /// Windows that began up to this moment and that the ledger does not know count as used up.
     used_up_ms: Option<u64>,
-    secret_check: Option<u64>,
     nodes: Nodes,
     limits: Arc<Limits>,
     counters: Table<Counter>,
@@ -69,7 +68,6 @@ impl Ledger {
             bounds,
             now_ms: 0,
             used_up_ms: None,
-            secret_check: None,
             nodes: Nodes::default(),
             limits: Arc::default(),
             counters: Table::new(0),
@@ -117,7 +115,7 @@ impl Ledger {
 
     /// Opens a node's session. Idempotent by nonce; a greater nonce replaces the session, whose leases are lost until
     /// their windows end; a smaller one is refused, and so is that of a session that has ended: the node must choose a
-    /// greater one. `secret_check` must be that of the first node.
+    /// greater one. `secret_check` must be that of every other live session.
     pub fn hello(
         &mut self,
         node: NodeId,
@@ -128,20 +126,17 @@ impl Ledger {
         if node == NodeId(0) {
             return Err(Refusal::Overflow);
         }
-        if self.secret_check.is_some_and(|known| known != secret_check) {
-            return Err(Refusal::Secret);
-        }
         #[cfg(feature = "faults")]
         if self.faults.has(crate::faults::Fault::SessionReused)
             && let Some(session) = self.session_of(node)
         {
             return Ok(session);
         }
-        let hello = self
+        let nodes_max = self.bounds.nodes_max;
+        match self
             .nodes
-            .hello(node, nonce, rules_max, self.bounds.nodes_max)?;
-        self.secret_check = Some(secret_check);
-        match hello {
+            .hello(node, nonce, secret_check, rules_max, nodes_max)?
+        {
             Hello::Known(session) => Ok(session),
             Hello::New(session, slot) => {
                 Arc::make_mut(&mut self.limits).undefine(slot, self.now_ms);
@@ -236,8 +231,6 @@ impl Ledger {
             .word(self.now_ms)
             .word(self.used_up_ms.is_some().into())
             .word(self.used_up_ms.unwrap_or_default())
-            .word(self.secret_check.is_some().into())
-            .word(self.secret_check.unwrap_or_default())
             .word(self.nodes.last_session())
             .word(self.nodes.digest())
             .word(self.limits.sum())

@@ -28,6 +28,8 @@ pub(super) struct Node {
     /// Its bit in the limits' sets.
     pub(super) slot: u16,
     pub(super) rules_max: u32,
+    /// Of the secret with which it hashes identities.
+    pub(super) secret_check: u64,
     /// The newest view that the session began to define, and whether all of it was heard.
     pub(super) revision: u64,
     pub(super) whole: bool,
@@ -100,9 +102,16 @@ impl Nodes {
         &mut self,
         id: NodeId,
         nonce: u64,
+        secret_check: u64,
         rules_max: u32,
         nodes_max: usize,
     ) -> Result<Hello, Refusal> {
+        let differs = |node: &Node| {
+            node.id != id && node.state == State::Live && node.secret_check != secret_check
+        };
+        if self.nodes.values().any(differs) {
+            return Err(Refusal::Secret);
+        }
         let known = self.nodes.get(&id).copied();
         let slot = match known {
             Some(known) if known.nonce == nonce => {
@@ -131,6 +140,7 @@ impl Nodes {
             state: State::Live,
             slot,
             rules_max,
+            secret_check,
             revision: 0,
             whole: false,
         };
@@ -253,6 +263,7 @@ impl Node {
             })
             .word(self.slot.into())
             .word(self.rules_max.into())
+            .word(self.secret_check)
             .word(self.revision)
             .word(self.whole.into())
             .finish()

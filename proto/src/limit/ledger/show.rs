@@ -2,7 +2,7 @@
 
 use super::{
     Conflict, Counters, Frozen, Holder, Holding, Ledger, ROWS_MAX, Row, counter::Counter,
-    lease::used_shown,
+    lease::used_shown, limits::Limits, nodes::Nodes,
 };
 use crate::limit::CounterKey;
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -21,12 +21,22 @@ impl Ledger {
         };
         match self.counters.get(key) {
             Some((counter, end_ms)) if fits(counter) && counters.most > 0 => {
-                // Nothing of the tables is copied.
-                (vec![self.freeze().row(key, counter, end_ms)], 1)
+                let max = max(&self.limits, counter);
+                (vec![row(&self.nodes, max, key, counter, end_ms)], 1)
             }
             Some((counter, _)) if fits(counter) => (Vec::new(), 1),
             _ => (Vec::new(), 0),
         }
+    }
+
+    /// What can still be leased of a counter in its present window, and its generation as a lease would tell it.
+    pub fn available(&self, key: CounterKey) -> Option<(u64, u64)> {
+        let (counter, _) = self.counters.get(key)?;
+        let limit = self.limits.get(counter.identity)?;
+        Some((
+            limit.in_force.saturating_sub(counter.used),
+            counter.generation.saturating_add(limit.generation),
+        ))
     }
 
     /// The present window of a counter and its live holders with something out.
@@ -98,50 +108,50 @@ impl Frozen {
             .collect();
         for (key, end_ms, counter) in self.counters.iter() {
             if let Some(at) = places.get(&key) {
-                rows[*at] = Some(self.row(key, counter, end_ms));
+                let max = max(&self.limits, counter);
+                rows[*at] = Some(row(&self.nodes, max, key, counter, end_ms));
             }
         }
         (rows.into_iter().flatten().collect(), total)
     }
 
-    fn max(&self, counter: &Counter) -> u64 {
-        self.limits
-            .get(counter.identity)
-            .map_or(0, |limit| limit.in_force)
-    }
-
     /// Used of `max`, in tenths of a percent.
     fn permille(&self, counter: &Counter) -> u64 {
-        let max = self.max(counter);
+        let max = max(&self.limits, counter);
         let used = u128::from(used_shown(counter.used, max));
         u64::try_from(used * 1_000 / u128::from(max.max(1))).unwrap_or(u64::MAX)
     }
+}
 
-    pub(super) fn row(&self, key: CounterKey, counter: &Counter, end_ms: u64) -> Row {
-        let max = self.max(counter);
-        let mut holders: Vec<Holding> = counter
-            .rows()
-            .map(|row| {
-                let is_lost = self.nodes.is_lost(row.session);
-                let ended = if is_lost { row.out } else { 0 };
-                Holding {
-                    node: row.node,
-                    granted: row.granted(),
-                    returned: row.returned,
-                    lost: row.lost.saturating_add(ended),
-                }
-            })
-            .collect();
-        holders.sort_unstable_by_key(|holding| holding.node);
-        Row {
-            key,
-            identity: counter.identity,
-            window: counter.window,
-            end_ms,
-            max,
-            used: used_shown(counter.used, max).into(),
-            lost: holders.iter().map(|holding| u128::from(holding.lost)).sum(),
-            holders,
-        }
+/// The `max` in force of a counter's limit; 0 where nobody defines it any more.
+fn max(limits: &Limits, counter: &Counter) -> u64 {
+    let limit = limits.get(counter.identity);
+    limit.map_or(0, |limit| limit.in_force)
+}
+
+fn row(nodes: &Nodes, max: u64, key: CounterKey, counter: &Counter, end_ms: u64) -> Row {
+    let mut holders: Vec<Holding> = counter
+        .rows()
+        .map(|row| {
+            let is_lost = nodes.is_lost(row.session);
+            let ended = if is_lost { row.out } else { 0 };
+            Holding {
+                node: row.node,
+                granted: row.granted(),
+                returned: row.returned,
+                lost: row.lost.saturating_add(ended),
+            }
+        })
+        .collect();
+    holders.sort_unstable_by_key(|holding| holding.node);
+    Row {
+        key,
+        identity: counter.identity,
+        window: counter.window,
+        end_ms,
+        max,
+        used: used_shown(counter.used, max).into(),
+        lost: holders.iter().map(|holding| u128::from(holding.lost)).sum(),
+        holders,
     }
 }

@@ -108,8 +108,8 @@ pub enum Refusal {
     /// The session returned more than it was granted: its node must say hello with a greater nonce.
     #[error("the session returned more than it was granted")]
     Quarantined,
-    /// The node hashes identities with another secret than the nodes before it.
-    #[error("the node's identity secret is not the cluster's")]
+    /// The node hashes identities with another secret than other nodes: they would count apart.
+    #[error("the node's identity secret is not that of the other nodes")]
     Secret,
     /// The counter is not live, so there is nothing to credit or to reset.
     #[error("there is no such counter in its present window")]

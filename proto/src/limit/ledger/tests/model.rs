@@ -15,6 +15,7 @@ pub(super) enum Ended {
 #[derive(Clone)]
 struct Session_ {
     node: NodeId,
+    secret: u64,
     ended: Option<Ended>,
     /// Of the node: newer ones have replaced it.
     newest: bool,
@@ -83,7 +84,6 @@ pub(super) struct Model {
     nodes: BTreeMap<NodeId, (u64, Session)>,
     sessions: BTreeMap<Session, Session_>,
     last: u64,
-    secret: Option<u64>,
     limits: BTreeMap<Identity, Limit>,
     counters: BTreeMap<CounterKey, Counter>,
     groups: BTreeMap<(CounterKey, u64), BTreeSet<CounterKey>>,
@@ -100,7 +100,6 @@ impl Model {
             nodes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             last: 0,
-            secret: None,
             limits: BTreeMap::new(),
             counters: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -196,7 +195,11 @@ impl Model {
     }
 
     fn hello(&mut self, node: NodeId, nonce: u64, secret: u64) -> Answer {
-        if self.secret.is_some_and(|known| known != secret) {
+        let others = self.sessions.values().filter(|other| other.node != node);
+        if others
+            .filter(|other| other.ended.is_none())
+            .any(|other| other.secret != secret)
+        {
             return Answer::Refused(Refusal::Secret);
         }
         if let Some((known, session)) = self.nodes.get(&node).copied() {
@@ -216,12 +219,12 @@ impl Model {
         } else if self.nodes.len() >= BOUNDS.nodes_max {
             return Answer::Refused(Refusal::NodesFull);
         }
-        self.secret = Some(secret);
         self.last += 1;
         let session = Session(self.last);
         self.nodes.insert(node, (nonce, session));
         let fresh = Session_ {
             node,
+            secret,
             ended: None,
             newest: true,
             revision: 0,

@@ -151,7 +151,9 @@ fn a_removed_nodes_leases_are_lost_and_its_words_do_not_rule() {
 fn a_reset_counter_grants_its_max_again_and_totals_go_on() {
     let (mut ledger, session) = ledger();
     ledger.lease(session, &ask(0, 30, 30)).unwrap();
+    assert_eq!(ledger.available(counter(0)), Some((0, 1)));
     ledger.reset(counter(0)).unwrap();
+    assert_eq!(ledger.available(counter(0)), Some((30, 2)));
     let heard = Ask {
         window_hint: NOW,
         seen_granted: 30,
@@ -280,6 +282,10 @@ fn numbers_out_of_range_are_refused_and_change_nothing() {
     };
     assert_eq!(ledger.lease(session, &more), Err(Refusal::Overflow));
     assert_eq!(ledger.hash(), before);
+    // With everybody else gone another secret is as good.
+    let mut other = ledger.clone();
+    other.bye(session).unwrap();
+    assert!(other.hello(node(1), 1, 5, 1).is_ok());
     // Totals pass 2^64 where it is returned and leased again.
     let whole = u128::from(u64::MAX);
     ledger.give_back(session, &back(0, NOW, whole)).unwrap();
