@@ -81,12 +81,18 @@ impl Ledger {
 
         match found.place {
             None if grant > 0 || is_used_up => {
+                if end_ms <= self.now_ms {
+                    return Err(Refusal::Overflow);
+                }
                 self.room(ask, end_ms)?;
                 let mut counter = Counter::new(ask.identity, window, used);
                 if grant > 0 {
                     counter.put(row);
                 }
-                self.counters.insert(ask.key, end_ms, counter);
+                if !self.counters.insert(ask.key, end_ms, counter) {
+                    // Not written down is not granted.
+                    return Err(Refusal::Overflow);
+                }
             }
             Some(place) if grant > 0 || credited > 0 => self.counters.edit(place, |counter| {
                 (counter.used, counter.generation) = (used, generation);

@@ -38,7 +38,10 @@ impl Bits {
         self.0.is_empty()
     }
     pub(super) fn iter(&self) -> impl Iterator<Item = u16> {
-        (0..self.0.len() as u16 * 64).filter(|slot| self.has(*slot))
+        let slots = 0..self.0.len().saturating_mul(64);
+        slots
+            .map_while(|slot| u16::try_from(slot).ok())
+            .filter(|slot| self.has(*slot))
     }
     fn digest(&self, digest: Digest) -> Digest {
         let length = digest.word(self.0.len() as u64);
