@@ -7,8 +7,6 @@
 //! bytes never reach protobuf.
 
 mod frames;
-#[cfg(test)]
-mod golden;
 mod raft;
 #[cfg(test)]
 mod tests;

@@ -207,6 +207,7 @@ impl Running {
         let sessions = gate.sessions.clone();
         let plane = admin::Plane {
             views: gate.views.clone(),
+            freshness: gate.freshness.clone(),
             cluster: cluster::handle::Handle::disconnected(clock::now()),
             data_dir: self.settings.cluster.data_dir.clone(),
             limiter: gate.limiter.clone(),

@@ -1,5 +1,6 @@
 //! What the admin API says: requests and replies as plain data. Never a token, a whole hash or an upstream's secret.
 
+pub mod control;
 pub mod members;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub struct Status {
     pub grants: usize,
     /// Open sessions.
     pub sessions: usize,
+    /// The cluster's part of the view.
+    pub control: Option<control::InForce>,
     /// The audit trail.
     pub audit: AuditStatus,
 }
@@ -78,6 +81,8 @@ pub struct View {
 pub struct Server {
     /// Its name.
     pub name: String,
+    /// Where it stands: `file` or `log`.
+    pub origin: String,
     /// `http` or `stdio`.
     pub transport: String,
     /// The URL without user, password and query, or the program without its arguments.
@@ -91,6 +96,8 @@ pub struct Policy {
     pub name: String,
     /// The server.
     pub server: String,
+    /// Where its document stands: `file` or `log`.
+    pub origin: String,
     /// Changes with the document's meaning.
     pub revision: String,
     /// How many limits it has, companions included.
@@ -102,11 +109,13 @@ pub struct Policy {
 pub struct Grant {
     /// Its id.
     pub id: String,
+    /// Where it stands: `file` or `log`.
+    pub origin: String,
     /// A name for people.
     pub label: Option<String>,
     /// The beginning of each of its tokens' hashes: enough to tell two apart.
     pub tokens: Vec<String>,
-    /// `active`, `expired` or `revoked`.
+    /// `active`, `expired`, `revoked`, or `not in force` on this node.
     pub state: String,
     /// RFC 3339.
     pub expires: Option<String>,

@@ -187,7 +187,7 @@ async fn token(plane: &Plane, caller: &Caller, asked: api::NewToken) -> Result<R
     };
     let ttl = Duration::from_secs(asked.ttl_s);
     let made = audited(plane, caller, doing, async {
-        plane.cluster.token(asked.role, ttl).await.map(Did::plainly)
+        Ok(Did::plainly(plane.cluster.token(asked.role, ttl).await?))
     });
     let token = made.await?.ok_or_else(|| {
         let why = "this node is a cluster of its own that nobody can join: stop it, give it `cluster.listen`, and run \

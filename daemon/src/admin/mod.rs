@@ -5,6 +5,7 @@
 
 mod client;
 mod cluster;
+mod control;
 mod guard;
 mod limits;
 mod listen;
@@ -17,7 +18,10 @@ mod tls;
 pub use client::{ClientError, ask, send};
 pub use listen::Listeners;
 
-use crate::{audit::Audit, control::Ask, limiter::Limiter, metrics::Metrics, view::Views};
+use crate::{
+    audit::Audit, control::Ask, freshness::Freshness, limiter::Limiter, metrics::Metrics,
+    view::Views,
+};
 use proto::grant::TokenHash;
 use std::{
     net::SocketAddr,
@@ -79,6 +83,8 @@ pub struct Plane {
     pub cluster: ::cluster::handle::Handle,
     /// Where backups go unless an operator says otherwise.
     pub data_dir: PathBuf,
+    /// How old what is known of the cluster's grants is.
+    pub freshness: Arc<Freshness>,
     /// The counters of this node.
     pub limiter: Arc<Limiter>,
     /// The audit trail.

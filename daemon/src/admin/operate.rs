@@ -1,7 +1,7 @@
 //! Changes that operators make: each leaves an audit line, whatever came of it.
 
 use super::{Plane, guard::Caller, routes::Failed};
-use crate::clock;
+use crate::{audit::OperationSlot, clock};
 use ::cluster::handle::Error;
 use http::StatusCode;
 use proto::{audit::Operation, control::Refusal};
@@ -37,33 +37,71 @@ impl<T> Did<T> {
     }
 }
 
+/// Why nothing was done, or may have been.
+pub(super) struct Undone {
+    /// For the audit line: `refused` or `unknown`.
+    pub(super) outcome: &'static str,
+    /// For who asked.
+    pub(super) failed: Failed,
+}
+
+impl From<Error> for Undone {
+    fn from(error: Error) -> Self {
+        Self {
+            outcome: match error {
+                Error::Unreachable => "unknown",
+                _ => "refused",
+            },
+            failed: failed(error),
+        }
+    }
+}
+
+/// The audit line of a change. It is written when it is dropped: also when the asker's connection ends first.
+struct Line {
+    slot: Option<OperationSlot>,
+    operation: Operation,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.write(self.operation.clone());
+        }
+    }
+}
+
 /// Tries a change. Without a place for its audit line it is not tried.
 pub(super) async fn audited<T>(
     plane: &Plane,
     caller: &Caller,
     doing: Doing<'_>,
-    change: impl Future<Output = Result<Did<T>, Error>>,
+    change: impl Future<Output = Result<Did<T>, Undone>>,
 ) -> Result<T, Failed> {
     let slot = plane.audit.operation_slot(SLOT_WAIT).await.map_err(|_| {
         let why = "nothing was changed: it could not be recorded in the audit trail";
         (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
     })?;
-    let done = change.await;
-    let (outcome, version, detail) = match &done {
-        Ok(did) => ("done", did.version, did.detail.clone()),
-        Err(Error::Unreachable) => ("unknown", None, Some(Error::Unreachable.to_string())),
-        Err(error) => ("refused", None, Some(error.to_string())),
+    let mut line = Line {
+        slot: Some(slot),
+        operation: Operation {
+            unix_ms: clock::now().unix_ms,
+            by: caller.name.to_string(),
+            action: doing.action,
+            target: doing.target.map(str::to_owned),
+            outcome: "unknown",
+            version: None,
+            detail: Some("who asked left before the answer".into()),
+        },
     };
-    slot.write(Operation {
-        unix_ms: clock::now().unix_ms,
-        by: caller.name.to_string(),
-        action: doing.action,
-        target: doing.target.map(str::to_owned),
-        outcome,
-        version,
-        detail,
-    });
-    done.map(|did| did.answer).map_err(failed)
+    let done = change.await;
+    let operation = &mut line.operation;
+    (operation.outcome, operation.version, operation.detail) = match &done {
+        Ok(did) => ("done", did.version, did.detail.clone()),
+        Err(undone) => (undone.outcome, None, Some(undone.failed.1.clone())),
+    };
+    drop(line);
+    done.map(|did| did.answer).map_err(|undone| undone.failed)
 }
 
 /// An error of the cluster as a status and a sentence that says what to do.

@@ -1,6 +1,6 @@
 //! The admin API's routes.
 
-use super::{Plane, cluster, guard, guard::Caller, limits, show};
+use super::{Plane, cluster, control, guard, guard::Caller, limits, show};
 use crate::{clock, control::Ask};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -30,15 +30,16 @@ where
     if let Err((status, why)) = guard::admit(&head.headers, caller.proof) {
         return failure((status, why.to_owned()));
     }
-    let body = std::pin::pin!(Limited::new(body, BODY_BYTES).collect());
+    let path = head.uri.path();
+    let most = control::body_bytes_max(path).unwrap_or(BODY_BYTES);
+    let body = std::pin::pin!(Limited::new(body, most).collect());
     let body = match timeout(BODY_WAIT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         _ => {
-            let why = format!("a body has at most {BODY_BYTES} bytes and comes at once");
+            let why = format!("a body has at most {most} bytes here and comes at once");
             return failure((StatusCode::PAYLOAD_TOO_LARGE, why));
         }
     };
-    let path = head.uri.path();
     tracing::debug!(by = %caller.name, method = %head.method, path, "admin: asked");
     let Some(method) = method(path) else {
         return failure((StatusCode::NOT_FOUND, format!("there is no {path}")));
@@ -60,6 +61,10 @@ where
         admin::LIMITS => limits(plane, head.uri.query().unwrap_or_default()).await,
         admin::RELOAD => reload(plane).await,
         admin::METRICS => Ok(text(plane.metrics.render())),
+        path if control::method(path).is_some() => {
+            let query = head.uri.query().unwrap_or_default();
+            control::answer(plane, caller, path, query, &body).await
+        }
         _ => cluster::answer(plane, caller, path, &body).await,
     };
     replied.unwrap_or_else(failure)
@@ -72,7 +77,7 @@ fn method(path: &str) -> Option<Method> {
             Some(Method::GET)
         }
         admin::RELOAD => Some(Method::POST),
-        _ => cluster::method(path),
+        _ => control::method(path).or_else(|| cluster::method(path)),
     }
 }
 

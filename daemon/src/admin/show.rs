@@ -1,17 +1,22 @@
 //! The view and the state as plain data, without secrets.
 
-use super::Plane;
-use crate::view::{Grant, Server, Transport, View};
+use super::{Plane, control};
+use crate::view::{Grant, Origin, Server, Transport, View};
 use proto::{
-    admin::{self, AuditStatus, Status},
+    admin::{
+        self, AuditStatus, Status,
+        control::{InForce, Unresolved},
+    },
     grant::TokenHash,
     time::rfc3339,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+/// Resources that are not in force, shown at once.
+const UNRESOLVED_MAX: usize = 20;
 /// Characters of a token's hash that are shown, `sha256:` included.
 const HASH_CHARS: usize = "sha256:".len() + 8;
 
@@ -30,6 +35,7 @@ pub(super) fn status(plane: &Plane) -> Status {
         servers: view.as_ref().map_or(0, |view| view.servers.len()),
         grants: view.as_ref().map_or(0, |view| by_id(view).len()),
         sessions: (plane.sessions)(),
+        control: view.as_deref().map(|view| in_force(plane, view)),
         audit: AuditStatus {
             ready: audit.ready(),
             queued: audit.queued(),
@@ -40,26 +46,49 @@ pub(super) fn status(plane: &Plane) -> Status {
     }
 }
 
+/// The log's part of the view.
+fn in_force(plane: &Plane, view: &View) -> InForce {
+    let of_log = |origin: Origin| origin == Origin::Log;
+    let grants = view.grants.values().filter(|grant| of_log(grant.origin));
+    let grants: HashSet<&str> = grants.map(|grant| &*grant.id).collect();
+    let policies = view.policies.iter().filter(|(_, used)| of_log(used.origin));
+    let policies: HashSet<&str> = policies.map(|((name, _), _)| &**name).collect();
+    let servers = view.servers.values().filter(|server| of_log(server.origin));
+    let unresolved = view.unresolved.iter().take(UNRESOLVED_MAX);
+    InForce {
+        version: view.control,
+        age_ms: control::age_ms(plane),
+        age_ms_max: u64::try_from(plane.freshness.max().as_millis()).unwrap_or(u64::MAX),
+        servers: servers.count(),
+        policies: policies.len(),
+        grants: grants.len(),
+        unresolved: unresolved
+            .map(|found| Unresolved {
+                kind: found.kind,
+                name: found.name.clone(),
+                why: found.why.clone(),
+            })
+            .collect(),
+        unresolved_total: view.unresolved.len(),
+    }
+}
+
 /// The view in force.
 pub(super) fn view(view: &View, unix_ms: u64) -> admin::View {
-    let policies: BTreeSet<admin::Policy> = view
-        .grants
-        .values()
-        .flat_map(|grant| &grant.servers)
-        .filter_map(|(server, binding)| {
-            let policy = binding.policy.as_ref()?;
-            Some(admin::Policy {
-                name: policy.name.to_string(),
-                server: server.to_string(),
-                revision: policy.revision.to_string(),
-                limits: policy.limits.len(),
-            })
-        })
-        .collect();
+    let policies = view
+        .policies
+        .iter()
+        .map(|((name, server), used)| admin::Policy {
+            name: name.to_string(),
+            server: server.to_string(),
+            origin: used.origin.as_str().to_owned(),
+            revision: used.policy.revision.to_string(),
+            limits: used.policy.limits.len(),
+        });
     admin::View {
         revision: view.revision,
         servers: view.servers.values().map(|s| server(s)).collect(),
-        policies: policies.into_iter().collect(),
+        policies: policies.collect(),
         grants: grants(view, unix_ms),
     }
 }
@@ -83,6 +112,7 @@ pub(super) fn grants(view: &View, unix_ms: u64) -> Vec<admin::Grant> {
         tokens.sort();
         admin::Grant {
             id: grant.id.to_string(),
+            origin: grant.origin.as_str().to_owned(),
             label: grant.label.as_ref().map(ToString::to_string),
             tokens,
             state: state(grant, unix_ms).to_owned(),
@@ -93,36 +123,51 @@ pub(super) fn grants(view: &View, unix_ms: u64) -> Vec<admin::Grant> {
     by_id(view).into_values().map(shown).collect()
 }
 
-/// During a rotation one grant stands under two hashes.
+/// During a rotation one grant stands under several hashes.
 fn by_id(view: &View) -> BTreeMap<&str, (&Arc<Grant>, Vec<&TokenHash>)> {
     let mut grants = BTreeMap::new();
     for (hash, grant) in &view.grants {
         let entry = grants.entry(&*grant.id).or_insert((grant, Vec::new()));
+        if !grant.former {
+            entry.0 = grant;
+        }
         entry.1.push(hash);
     }
     grants
 }
 
-fn state(grant: &Grant, unix_ms: u64) -> &'static str {
+pub(super) fn state(grant: &Grant, unix_ms: u64) -> &'static str {
     match (grant.revoked, grant.expires_ms) {
         (true, _) => "revoked",
+        (false, _) if grant.barred => "not in force",
         (false, Some(expires_ms)) if unix_ms >= expires_ms => "expired",
         (false, _) => "active",
     }
 }
 
 fn server(server: &Server) -> admin::Server {
-    let (transport, target) = match &server.transport {
+    let (transport, target) = reached(server);
+    admin::Server {
+        name: server.name.to_string(),
+        origin: server.origin.as_str().to_owned(),
+        transport: transport.to_owned(),
+        target,
+    }
+}
+
+/// How a server is reached, in few words.
+pub(super) fn summary(server: &Server) -> String {
+    let (transport, target) = reached(server);
+    format!("{transport} {target}")
+}
+
+fn reached(server: &Server) -> (&'static str, String) {
+    match &server.transport {
         Transport::Http(http) => ("http", url(&http.url)),
         Transport::Stdio(stdio) => {
             let program = stdio.command.first().cloned();
             ("stdio", program.unwrap_or_default())
         }
-    };
-    admin::Server {
-        name: server.name.to_string(),
-        transport: transport.to_owned(),
-        target,
     }
 }
 
@@ -138,8 +183,12 @@ fn url(url: &http::Uri) -> String {
 }
 
 fn short(hash: &TokenHash) -> String {
-    let whole = hash.to_string();
-    format!("{}…", whole.get(..HASH_CHARS).unwrap_or_default())
+    shortened(&hash.to_string())
+}
+
+/// Enough of a hash as it is written to tell it from others.
+pub(super) fn shortened(hash: &str) -> String {
+    format!("{}…", hash.get(..HASH_CHARS).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ fn plane(dir: &TempDir) -> (Arc<Plane>, mpsc::Receiver<Ask>) {
     let (reload, reloads) = mpsc::channel(1);
     let plane = Plane {
         views,
+        freshness: Arc::new(Freshness::new(LONG)),
         cluster: ::cluster::handle::Handle::disconnected(crate::clock::now()),
         data_dir: dir.path().to_owned(),
         limiter: Arc::new(Limiter::new(

@@ -1,5 +1,7 @@
 //! `tollgate grant`
 
+mod log;
+
 use crate::{
     clock,
     config::{
@@ -29,6 +31,8 @@ pub struct Args {
 enum Command {
     /// Make a grant: its token goes to standard output, once; the stanza for the configuration to standard error
     New(New),
+    #[command(flatten)]
+    Log(log::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,7 +53,10 @@ struct New {
 
 /// Runs `tollgate grant`.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Command::New(new) = args.command;
+    let new = match args.command {
+        Command::New(new) => new,
+        Command::Log(command) => return log::run(command),
+    };
     let (token, hash) = mint();
     let stanza = stanza(&new, hash, clock::now().unix_ms)?;
     eprintln!("# Put this under `grants` in the configuration, or into a file of `grants_files`.");

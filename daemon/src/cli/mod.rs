@@ -6,8 +6,11 @@ pub mod demo;
 pub mod grant;
 pub mod import;
 pub mod limits;
+pub mod policy;
+mod resources;
 pub mod schema;
 pub mod serve;
+pub mod server;
 pub mod status;
 mod table;
 
@@ -35,8 +38,12 @@ pub enum Command {
     Check(check::Args),
     /// Turn an MCP client's configuration (.mcp.json) into servers, grants and the file that replaces it
     Import(import::Args),
-    /// Make grants
+    /// Make grants; create, rotate and revoke them in the cluster's log
     Grant(grant::Args),
+    /// Put policies into the cluster's log
+    Policy(policy::Args),
+    /// Put servers into the cluster's log
+    Server(server::Args),
     /// Write the JSON Schemas of the configuration and of policies
     #[command(hide = true)]
     Schema(schema::Args),
@@ -56,6 +63,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args),
         Command::Import(args) => import::run(args),
         Command::Grant(args) => grant::run(args),
+        Command::Policy(args) => policy::run(args),
+        Command::Server(args) => server::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Status(args) => status::run(args),
         Command::Limits(args) => limits::run(args),

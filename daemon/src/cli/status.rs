@@ -5,7 +5,10 @@ use crate::admin::{default_socket, send};
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::Method;
-use proto::admin::{self, Status, View};
+use proto::admin::{
+    self, Status, View,
+    control::{InForce, kind_word},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io::{self, Write as _},
@@ -85,6 +88,16 @@ impl Gateway {
         understood(&self.exchange(Method::POST, target, asked.into())?)
     }
 
+    /// Has something done with a document, without printing.
+    pub(super) fn put<T: DeserializeOwned>(&self, target: &str, body: Bytes) -> anyhow::Result<T> {
+        understood(&self.exchange(Method::POST, target, body)?)
+    }
+
+    /// Whether replies are printed as JSON.
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
     /// Asks without printing.
     pub(super) fn fetch<T: DeserializeOwned>(&self, target: &str) -> anyhow::Result<T> {
         understood(&self.exchange(Method::GET, target, Bytes::new())?)
@@ -128,7 +141,7 @@ fn understood<T: DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
 }
 
 /// A reader that has seen enough (`| head`) is no error.
-fn print(text: &[u8]) -> io::Result<()> {
+pub(super) fn print(text: &[u8]) -> io::Result<()> {
     match io::stdout().write_all(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
@@ -172,19 +185,50 @@ fn told_status(status: &Status) -> String {
     } else {
         "NOT WRITING"
     };
+    let log = status.control.as_ref().map(told_log).unwrap_or_default();
     format!(
         "tollgate {version}, process {pid}, up {up}: {state}\n\
          view      {view}\n\
+         {log}\
          sessions  {}\n\
          audit     {recorded}; {} of {} places taken; {} calls refused; {} rejections suppressed\n",
         status.sessions, audit.queued, audit.places, audit.refused, audit.suppressed
     )
 }
 
+fn told_log(log: &InForce) -> String {
+    let age = match log.age_ms {
+        None => "never confirmed".to_owned(),
+        Some(ms) if ms > log.age_ms_max => format!("TOO OLD: confirmed {} ago", span(ms / 1_000)),
+        Some(ms) => format!("confirmed {}.{} s ago", ms / 1_000, ms % 1_000 / 100),
+    };
+    let InForce {
+        version,
+        servers,
+        policies,
+        grants,
+        ..
+    } = log;
+    let mut told = format!(
+        "of the log version {version}: {servers} servers, {policies} policies, {grants} grants; {age}\n"
+    );
+    for found in &log.unresolved {
+        let why = found.why.join("\n            ");
+        let (kind, name) = (kind_word(found.kind), &found.name);
+        told += &format!("          NOT IN FORCE here: the {kind} `{name}`:\n            {why}\n");
+    }
+    let more = log.unresolved_total.saturating_sub(log.unresolved.len());
+    if more > 0 {
+        told += &format!("          and {more} more that are not in force here\n");
+    }
+    told
+}
+
 fn told_view(view: &View) -> String {
     let servers = view.servers.iter().map(|server| {
         vec![
             server.name.clone(),
+            server.origin.clone(),
             server.transport.clone(),
             server.target.clone(),
         ]
@@ -194,6 +238,7 @@ fn told_view(view: &View) -> String {
         vec![
             policy.name.clone(),
             policy.server.clone(),
+            policy.origin.clone(),
             policy.revision.clone(),
             limits,
         ]
@@ -206,6 +251,7 @@ fn told_view(view: &View) -> String {
         let servers: Vec<String> = grant.servers.iter().map(bound).collect();
         vec![
             grant.id.clone(),
+            grant.origin.clone(),
             grant.label.clone().unwrap_or_default(),
             grant.state.clone(),
             grant.expires.clone().unwrap_or_else(|| "never".into()),
@@ -216,17 +262,17 @@ fn told_view(view: &View) -> String {
         "revision {}\n\n{}\n{}\n{}",
         view.revision,
         table(
-            &["SERVER", "TRANSPORT", "TARGET"],
+            &["SERVER", "FROM", "TRANSPORT", "TARGET"],
             &[],
             &servers.collect::<Vec<_>>()
         ),
         table(
-            &["POLICY", "SERVER", "REVISION", "LIMITS"],
-            &[3],
+            &["POLICY", "SERVER", "FROM", "REVISION", "LIMITS"],
+            &[4],
             &policies.collect::<Vec<_>>()
         ),
         table(
-            &["GRANT", "LABEL", "STATE", "EXPIRES", "SERVERS"],
+            &["GRANT", "FROM", "LABEL", "STATE", "EXPIRES", "SERVERS"],
             &[],
             &grants.collect::<Vec<_>>()
         ),
@@ -250,6 +296,7 @@ mod tests {
             servers: 2,
             grants: 4,
             sessions: 1,
+            control: None,
             audit: AuditStatus {
                 ready: true,
                 queued: 0,

@@ -70,6 +70,24 @@ impl Map {
     }
 }
 
+/// A node as JSON. A number that no JSON reader would take as one becomes text.
+pub(crate) fn json(node: &Node) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Number(digits) => {
+            serde_json::from_str(digits).unwrap_or_else(|_| Json::String(digits.clone()))
+        }
+        Value::String(text) => Json::String(text.clone()),
+        Value::List(items) => Json::Array(items.iter().map(json).collect()),
+        Value::Map(entries) => {
+            let entry = |entry: &Entry| (entry.key.clone(), json(&entry.value));
+            Json::Object(entries.iter().map(entry).collect())
+        }
+    }
+}
+
 /// Writes a node as a YAML document that reads back as the same node.
 pub(crate) fn yaml(node: &Node) -> String {
     let mut out = String::new();

@@ -200,7 +200,7 @@ impl Assembler {
             };
             let bound = self.bind(grant, barred, site);
             for (hash, grant) in bound {
-                insert(&mut grants, hash, grant, resource, &mut outcome);
+                insert(&mut grants, (hash, grant), resource, control, &mut outcome);
             }
         }
         drop(known);
@@ -410,9 +410,9 @@ fn same(old: &Bindings, new: &Bindings) -> bool {
 /// from a grant of this node's files; it does once its own grant is revoked.
 fn insert(
     grants: &mut HashMap<TokenHash, Arc<Grant>, RandomState>,
-    hash: TokenHash,
-    grant: Arc<Grant>,
+    (hash, grant): (TokenHash, Arc<Grant>),
     resource: &Resource,
+    control: &Control,
     outcome: &mut Outcome,
 ) {
     let mut place = match grants.entry(hash) {
@@ -428,6 +428,12 @@ fn insert(
         Origin::Log => format!("the grant `{}`", other.id),
     };
     outcome.cannot(resource, [format!("its token is also that of {whose}")]);
+    if other.origin == Origin::Log
+        && let Some(twin) = control.get(Kind::Grant, &other.id)
+    {
+        let why = format!("its token is also that of the grant `{}`", grant.id);
+        outcome.cannot(twin, [why]);
+    }
     let revoked = grant.revoked || other.revoked;
     if other.origin == Origin::Log || revoked {
         let refused = Grant {

@@ -12,11 +12,14 @@
 //! and shown; everything else goes on.
 
 mod assemble;
+pub mod edit;
 mod hold;
 mod judge;
 mod keeper;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use judge::Objection;
 pub use keeper::{ASKS, Ask, Keeper};
+pub use write::{WriteError, Writer, Written};

@@ -10,6 +10,7 @@ use crate::{
     config::{FileProblem, Sources, raw, watch::Seen},
     view::Server,
 };
+pub(crate) use proto::admin::control::kind_word;
 use proto::{
     control::Kind,
     doc::{Entry, Node, Pos, Spanned, Value},
@@ -53,15 +54,6 @@ pub(crate) struct LogGrant {
     pub(crate) typed: TypedGrant,
     /// Servers and the policies there, by name.
     pub(crate) servers: Vec<(String, Option<String>)>,
-}
-
-/// The word for a kind in places, routes and messages.
-pub(crate) fn kind_word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Grant => "grant",
-        Kind::Policy => "policy",
-        Kind::Server => "server",
-    }
 }
 
 /// How a resource of the log is called where a file would have its path.
