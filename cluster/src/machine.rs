@@ -113,9 +113,7 @@ impl Machine {
     /// Takes note of the configuration that raft has after this index.
     pub fn apply_configuration(&mut self, index: u64, configuration: Configuration) {
         self.index = index;
-        for node in self.members.configured(configuration) {
-            self.ledger.remove_node(node);
-        }
+        self.members.configured(configuration);
     }
 
     /// Takes note of an entry that says nothing.

@@ -166,7 +166,8 @@ impl Members {
         Ok(())
     }
 
-    /// A node that raft knows stays until raft has let it go; any other is gone at once.
+    /// A node that raft knows stays until raft has let it go and this is said again: then the second word is committed by
+    /// those who stay, so that they know for good that they can do without it. Any other node is gone at once.
     fn remove(&mut self, node: NodeId) -> Result<Option<NodeId>, MemberRefusal> {
         if self.removed.contains(&node) {
             return Ok(None);
@@ -192,21 +193,10 @@ impl Members {
         Ok(None)
     }
 
-    /// Raft has a new configuration; the nodes that are gone with it.
-    pub(super) fn configured(&mut self, configuration: Configuration) -> Vec<NodeId> {
-        let gone: Vec<NodeId> = self
-            .present
-            .iter()
-            .filter(|(node, entry)| entry.leaving && !configuration.contains(**node))
-            .map(|(node, _)| *node)
-            .collect();
-        for node in &gone {
-            self.present.remove(node);
-            self.removed.insert(*node);
-        }
+    /// Raft has a new configuration.
+    pub(super) fn configured(&mut self, configuration: Configuration) {
         self.version += 1;
         self.configuration = configuration;
-        gone
     }
 
     pub(super) fn configuration(&self) -> &Configuration {

@@ -1,18 +1,21 @@
 //! What a leader looks after: who should vote, which sessions are dead, who may take over.
 
 use super::{Replica, desk::Order};
-use crate::membership::{self, Step, View};
+use crate::{
+    machine::Entry,
+    membership::{self, Step, View},
+};
 use proto::{
-    command::{Command, NodeId, Role},
+    command::{COMMANDS_MAX, Command, Member, NodeId, Role},
     time::Now,
 };
-use raft::{ProgressState, Storage};
+use raft::ProgressState;
 use std::collections::BTreeSet;
 
 /// Sessions of nodes that say nothing for so long are ended.
 const SILENT_NS_MAX: u64 = 60_000_000_000;
 /// How often sessions and clocks are looked after.
-const LOOK_NS: u64 = 1_000_000_000;
+const LOOK_NS: u64 = 250_000_000;
 /// A learner that lacks at most so many entries has caught up.
 const LAG_MAX: u64 = 1_024;
 
@@ -47,9 +50,15 @@ impl Replica {
         };
         let nodes = machine.members().map(|(node, _)| node).filter(silent);
         let sessions = nodes.filter_map(|node| machine.ledger().session_of(node));
-        let gone: Vec<Command> = sessions.map(|session| Command::Gone { session }).collect();
-        if !gone.is_empty() && self.desk.is_idle() {
-            self.desk.enqueue(Order::new(None, gone));
+        let gone = sessions.map(|session| Command::Gone { session });
+        let let_go = |(node, entry): &(NodeId, &Entry)| {
+            entry.leaving && !machine.configuration().contains(*node)
+        };
+        let over = machine.members().filter(let_go);
+        let over = over.map(|(node, _)| Command::Member(Member::Remove { node }));
+        let commands: Vec<Command> = gone.chain(over).take(COMMANDS_MAX).collect();
+        if !commands.is_empty() && !self.desk.is_tending() {
+            self.desk.enqueue(Order::new(None, commands));
         }
     }
 

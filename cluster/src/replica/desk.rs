@@ -184,6 +184,19 @@ impl Desk {
         self.queue.is_empty() && self.flights.is_empty()
     }
 
+    /// Whether something that the leader itself wants is not done yet.
+    pub(super) fn is_tending(&self) -> bool {
+        let queued = self
+            .queue
+            .iter()
+            .map(|order| (order.asker, order.commands.len()));
+        let flying = self.flights.iter().flat_map(|flight| &flight.parts);
+        let flying = flying.map(|part| (part.asker, part.commands));
+        queued
+            .chain(flying)
+            .any(|(asker, commands)| asker.is_none() && commands > 0)
+    }
+
     /// The orders of the next entry: as many as fit; none while some entries are on their way and these are few.
     pub(super) fn next_entry(&mut self) -> Vec<Order> {
         let is_full =

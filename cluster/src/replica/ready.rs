@@ -172,6 +172,7 @@ impl Replica {
             }
         };
         match applied {
+            Ok(_) if self.machine.removed(self.settings.node) => return self.stop(Stop::Removed),
             Ok(applied) => self.settle((index, term), applied, now),
             Err(error) => return self.stop(Stop::Entry { index, error }),
         }
@@ -216,9 +217,6 @@ impl Replica {
         let configuration = Configuration::read(&state).ok_or_else(unreadable)?;
         self.clock.retain(|node| configuration.votes(node));
         self.machine.apply_configuration(index, configuration);
-        if self.machine.removed(self.settings.node) {
-            self.stop(Stop::Removed);
-        }
         Ok(())
     }
 

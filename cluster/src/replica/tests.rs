@@ -1,5 +1,6 @@
 //! What small clusters do: see `net` for how they are made.
 
+mod chaos;
 mod net;
 
 use super::*;
