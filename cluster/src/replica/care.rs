@@ -12,8 +12,9 @@ use proto::{
 use raft::ProgressState;
 use std::collections::BTreeSet;
 
-/// Sessions of nodes that say nothing for so long are ended.
-const SILENT_NS_MAX: u64 = 60_000_000_000;
+/// Sessions of nodes that say nothing for so long are ended: what they hold can be credited, what they define is forgotten.
+/// Longer than most partitions, because a node that comes back in time can still return what it holds.
+const SILENT_NS_MAX: u64 = 600_000_000_000;
 /// How often sessions and clocks are looked after.
 const LOOK_NS: u64 = 250_000_000;
 /// A learner that lacks at most so many entries has caught up.

@@ -416,8 +416,8 @@ fn time_goes_on_and_dead_sessions_end_while_somebody_looks() {
     let fresh = Request::Fresh {
         have: Position::default(),
     };
-    for _ in 0..70 {
-        net.run(1_000);
+    for _ in 0..65 {
+        net.run(10_000);
         let answer = net.ask(1, 1, fresh.clone());
         assert!(matches!(answer, Some(Response::Fresh { .. })), "{answer:?}");
     }
