@@ -18,8 +18,10 @@ const SEEDS: u64 = 2_000;
 
 #[cfg(feature = "faults")]
 type Faults = proto::faults::Faults;
+/// There are none in this build.
 #[cfg(not(feature = "faults"))]
-type Faults = ();
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults;
 
 fn history(seed: u64, faults: Faults) -> Result<Outcome, String> {
     World::new(seed, faults)
