@@ -2,63 +2,55 @@
 //!
 //! ```text
 //! reserve ──► counter ──try_take──► bucket            the usual way: no lock, no wait
-//!                └─────── fetch ──► Handle ──► ledger  the one place where a request waits, at most 100 ms
+//!                └──► Holder::wait                     the one place where a request waits, at most 100 ms
 //! settle  ──► refund: inside its window, once, at most refund_max  ·  in-flight places are freed on every path
+//! run     ──► timers ──► Holder::poll ──► Handle       beside the requests: questions, returns, pushes, sessions
 //! ```
+//!
+//! A counter is *active* (bucket and holder) while it has something in hand or to say, then *parked*: a few dozen bytes
+//! that must not be forgotten before the ledger was heard to be past its window.
 
+mod core;
 mod counter;
+mod parked;
 mod rate;
 mod show;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tickets;
+mod timers;
+mod waiting;
+mod work;
 
-pub use cluster::memory::Error as DefineError;
+pub use cluster::handle::Error as DefineError;
 pub use show::{Filter, Found, LimitState, SHOW_MAX};
 pub use tickets::{Charged, Tickets};
 
-use cluster::memory::{Error, Handle};
-use counter::{Counter, Short, State};
-use dashmap::{DashMap, mapref::entry::Entry};
+use self::core::Core;
+use cluster::handle::{Clock, Error, Handle};
+use counter::{Short, State};
 use proto::{
-    limit::{Charge, CounterKey, Identity, Kind, Limit, OnUnreachable},
+    limit::{Charge, CounterKey, Kind, Limit, OnUnreachable, Scope},
     policy::{Code, compile::Usage},
     time::Now,
 };
-use rate::{Look, definition};
+use smallvec::SmallVec;
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tickets::{Held, Taking};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// Longest time that a call waits for quota, over all its charges.
 const WAIT: Duration = Duration::from_millis(100);
-/// A counter that nobody holds is looked at again after this long.
-const LOOK_MS: u64 = 10_000;
-/// A counter that somebody asks for at the moment is looked at again after this long.
-const BUSY_MS: u64 = 1_000;
-/// Counters that one sweep looks at.
-const SWEPT_MAX: usize = 16_384;
+/// Longest time that returning everything may take at the end.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// All counters of this node.
 #[derive(Debug)]
 pub struct Limiter {
-    handle: Handle,
-    counters: DashMap<CounterKey, Arc<Counter>, foldhash::fast::RandomState>,
-    counted: AtomicUsize,
-    counters_max: usize,
-    /// Every counter, by when the sweep looks at it next.
-    schedule: Mutex<BTreeSet<(u64, CounterKey)>>,
-    /// The `max` of every limit of the view in force.
-    defined: Mutex<HashMap<Identity, u64>>,
-    /// The ledger's time less the wall clock's, milliseconds, as last seen.
-    ahead_ms: AtomicI64,
+    core: Arc<Core>,
 }
 
 /// Why a call's charges could not be taken. Whatever was taken before has been given back.
@@ -75,17 +67,19 @@ pub struct Refused {
 }
 
 impl Limiter {
-    /// No counters yet. Beyond `counters_max` of them a call that needs a new one is refused as overloaded.
-    pub fn new(handle: Handle, counters_max: usize) -> Self {
+    /// No counters yet. Beyond `counters_max` of them a call that needs a new one is refused as overloaded. `clock` is
+    /// the gateway's.
+    pub fn new(handle: Handle, counters_max: usize, clock: Clock) -> Self {
         Self {
-            handle,
-            counters: DashMap::with_hasher(foldhash::fast::RandomState::default()),
-            counted: AtomicUsize::new(0),
-            counters_max,
-            schedule: Mutex::default(),
-            defined: Mutex::default(),
-            ahead_ms: AtomicI64::new(0),
+            core: Arc::new(Core::new(handle, counters_max, clock)),
         }
+    }
+
+    /// The work beside the requests: prefetches, returns, what the leader says. To be run as a task for as long as the
+    /// node serves; without it a call still gets quota, but none is returned.
+    pub fn run(&self) -> impl Future<Output = ()> + Send + use<> {
+        let core = self.core.clone();
+        async move { core.run().await }
     }
 
     /// What this node knows without asking.
@@ -95,7 +89,7 @@ impl Limiter {
 
     /// Counters of this node.
     pub fn len(&self) -> usize {
-        self.counted.load(Ordering::Acquire)
+        self.core.counted.load(Ordering::Acquire)
     }
 
     /// Whether there are none.
@@ -110,43 +104,38 @@ impl Limiter {
         limits: impl IntoIterator<Item = &'a Arc<Limit>>,
         now: Now,
     ) -> Result<(), Error> {
-        self.note(now);
-        let definitions: Vec<_> = limits.into_iter().filter_map(|l| definition(l)).collect();
-        self.handle.define(&definitions, true, now).await?;
-        let fresh: HashMap<Identity, u64> =
-            definitions.iter().map(|d| (d.identity, d.max)).collect();
-        let former = lock(&self.defined).clone();
-        let changed = |identity: &Identity| fresh.get(identity) != former.get(identity);
-        // A limit's first definition may be new to the view and yet have counters: it was away for a while, or its first
-        // call came before its view's announcement.
-        let touched: Vec<Arc<Counter>> = self
-            .counters
-            .iter()
-            .filter(|counter| changed(&counter.limit.identity))
-            .map(|counter| counter.value().clone())
-            .collect();
-        for counter in touched {
-            if let State::Rate(rate) = &counter.state {
-                rate.recall(counter.key, &self.handle, now).await;
-                if let Some(max) = fresh.get(&counter.limit.identity) {
-                    rate.redefine(*max);
-                }
-            }
+        self.core.define(limits, now).await
+    }
+
+    /// Forgets counters that no longer matter; bounded work a call. The daemon calls it every few seconds.
+    pub fn sweep(&self, now: Now) {
+        self.core.turn(now);
+        self.core.sweep(now);
+    }
+
+    /// Returns everything that is leased and ends the node's session, for a graceful stop: from now on calls that need
+    /// quota are refused as unreachable. Bounded to a few seconds.
+    pub async fn close(&self, now: Now) {
+        if timeout(CLOSE, self.core.close(now)).await.is_err() {
+            tracing::warn!(
+                "no answer to the goodbye: what is leased is lost until its windows end"
+            );
         }
-        *lock(&self.defined) = fresh;
-        Ok(())
     }
 
     /// Takes every charge or none. Waits at most once, bounded, and only where quota must be fetched.
+    ///
+    /// Narrow scopes come first, so that a call that is refused by its own limit never holds what others share.
     pub async fn reserve(&self, charges: &[Charge<'_>], now: Now) -> Result<Tickets, Refused> {
         let mut taking = Taking {
             tickets: Tickets::default(),
             now,
         };
         let mut until = None;
-        for (index, charge) in charges.iter().enumerate() {
-            match self.take(charge, now, &mut until).await {
-                Ok(held) => taking.tickets.held.extend(held),
+        for index in in_order(charges) {
+            match self.take(&charges[index], now, &mut until).await {
+                Ok(Some(held)) => taking.tickets.held.push((index, held)),
+                Ok(None) => {}
                 Err(short) => {
                     return Err(Refused {
                         index,
@@ -167,6 +156,7 @@ impl Limiter {
         now: Now,
         until: &mut Option<Instant>,
     ) -> Result<Option<Held>, Short> {
+        let core = &self.core;
         let limit = charge.limit;
         if charge.amount == 0 {
             return Ok(None);
@@ -175,12 +165,12 @@ impl Limiter {
             let remaining = if limit.kind == Kind::InFlight {
                 limit.max
             } else {
-                let at_ms = self.handle.ledger_ms(now);
-                limit.max.saturating_sub(self.charged(charge.key, at_ms))
+                let at_ms = core.handle.ledger_ms(now);
+                limit.max.saturating_sub(core.charged(charge.key, at_ms))
             };
             return Err(Short::limit(remaining, None));
         }
-        let counter = match self.counter(charge, now) {
+        let counter = match core.counter(charge, now) {
             Err(_) if limit.counts_only => return Ok(None),
             found => found?,
         };
@@ -200,32 +190,26 @@ impl Limiter {
             ticket,
         };
         if let Some(ticket) = rate.bucket.try_take(charge.amount, now) {
+            if rate.bucket.take_low() {
+                counter.timers.set_sooner(&counter, now.boot_ns);
+            }
             return Ok(Some(units(ticket)));
         }
-        let at_ms = self.handle.ledger_ms(now);
-        if let Some(short) = rate.known().refusal(charge.amount, at_ms) {
-            return Err(short);
-        }
-        self.note(now);
         let until = *until.get_or_insert_with(|| Instant::now() + WAIT);
-        let short = match timeout_at(until, rate.fetch(&self.handle, charge, now)).await {
-            Ok(Ok(ticket)) => {
-                self.look_sooner(&counter, rate.bucket.span().deadline_ns, now);
-                return Ok(Some(units(ticket)));
-            }
-            Ok(Err(short)) => short,
-            Err(_) => Short::UNREACHABLE,
+        let short = match waiting::fetch(core, &counter, rate, charge, until).await {
+            Ok(ticket) => return Ok(Some(units(ticket))),
+            Err(short) => short,
         };
         if matches!(short.code, Code::Rule | Code::Overloaded) {
             // It may hold nothing but a name that a caller chose.
-            self.discard(&counter, now);
+            core.put_to_rest(&counter, now);
         }
         if limit.counts_only {
             return Ok(None);
         }
         if short.code == Code::Unreachable && limit.on_unreachable == OnUnreachable::Allow {
             let outage = rate
-                .take_outage(charge.amount, limit.max, &self.handle, now)
+                .take_outage(charge.amount, limit.max, &core.handle, now)
                 .ok_or(short)?;
             return Ok(Some(Held::Outage {
                 counter: counter.clone(),
@@ -235,138 +219,30 @@ impl Limiter {
         }
         Err(short)
     }
+}
 
-    /// The charge's counter, made on its first call.
-    fn counter(&self, charge: &Charge<'_>, now: Now) -> Result<Arc<Counter>, Short> {
-        if let Some(counter) = self.counters.get(&charge.key) {
-            return Ok(counter.value().clone());
-        }
-        let counter = match self.counters.entry(charge.key) {
-            Entry::Occupied(known) => return Ok(known.get().clone()),
-            Entry::Vacant(place) => {
-                if self.counted.fetch_add(1, Ordering::AcqRel) >= self.counters_max {
-                    self.counted.fetch_sub(1, Ordering::AcqRel);
-                    return Err(Short::OVERLOADED);
-                }
-                place.insert(Arc::new(Counter::new(charge))).value().clone()
-            }
-        };
-        let due_ms = self.handle.ledger_ms(now).saturating_add(LOOK_MS);
-        self.schedule(&counter, due_ms);
-        Ok(counter)
-    }
-
-    /// Forgets counters that no longer matter, returns leases that are over, and lets the ledger clear up; bounded
-    /// work a call. The daemon calls it every few seconds.
-    pub async fn sweep(&self, now: Now) {
-        self.note(now);
-        for _ in 0..SWEPT_MAX {
-            let now_ms = self.handle.ledger_ms(now);
-            let due = match lock(&self.schedule).first() {
-                Some(due) if due.0 <= now_ms => *due,
-                _ => break,
-            };
-            let counter = self.counters.get(&due.1).map(|found| found.value().clone());
-            match counter {
-                Some(counter) => self.look(&counter, now).await,
-                None => {
-                    lock(&self.schedule).remove(&due);
-                }
-            }
-        }
-        // The ledger of a cluster clears up by itself; unreachable, there is nothing to do.
-        let _ = self.handle.tend(now).await;
-    }
-
-    /// One counter's turn in the sweep.
-    async fn look(&self, counter: &Arc<Counter>, now: Now) {
-        let now_ms = self.handle.ledger_ms(now);
-        let look = match &counter.state {
-            State::Gate { .. } => None,
-            State::Rate(rate) => rate.next_look(&self.handle, now),
-        };
-        let due_ms = match (look, &counter.state) {
-            (Some(Look::Busy), _) => now_ms.saturating_add(BUSY_MS),
-            (Some(Look::At(due_ms)), _) => due_ms,
-            (Some(Look::Idle(due_ms)), State::Rate(rate)) => {
-                rate.recall(counter.key, &self.handle, now).await;
-                due_ms
-            }
-            _ if self.discard(counter, now) => return,
-            _ => now_ms.saturating_add(LOOK_MS),
-        };
-        self.schedule(counter, due_ms.max(now_ms.saturating_add(1)));
-    }
-
-    /// Forgets a counter that nobody else holds and whose past does not matter; says whether.
-    fn discard(&self, counter: &Arc<Counter>, now: Now) -> bool {
-        let idle = |counter: &Counter| match &counter.state {
-            State::Gate { .. } => true,
-            State::Rate(rate) => rate.next_look(&self.handle, now).is_none(),
-        };
-        // Two references: the table's and the caller's. Under the table's lock nobody finds it meanwhile.
-        let gone = self
-            .counters
-            .remove_if(&counter.key, |_, found| {
-                Arc::ptr_eq(found, counter) && Arc::strong_count(found) == 2 && idle(found)
+/// Narrow scopes first, then as the document has them.
+fn in_order(charges: &[Charge<'_>]) -> SmallVec<[usize; 8]> {
+    let mut order: SmallVec<[usize; 8]> = (0..charges.len()).collect();
+    order.sort_by_key(|index| {
+        charges
+            .get(*index)
+            .map(|charge| match (charge.limit.scope, charge.keys_max) {
+                (Scope::Session, _) => 0,
+                (Scope::Grant, _) => 1,
+                // A part of what a server's callers share.
+                (Scope::Server | Scope::All, Some(_)) => 2,
+                (Scope::Server, None) => 3,
+                (Scope::All, None) => 4,
             })
-            .is_some();
-        if gone {
-            self.counted.fetch_sub(1, Ordering::AcqRel);
-            let mut schedule = lock(&self.schedule);
-            schedule.remove(&(counter.due_ms.load(Ordering::Acquire), counter.key));
-        }
-        gone
-    }
-
-    /// Sets when the sweep looks at a counter next.
-    fn schedule(&self, counter: &Counter, due_ms: u64) {
-        let mut schedule = lock(&self.schedule);
-        let former = counter.due_ms.swap(due_ms, Ordering::AcqRel);
-        schedule.remove(&(former, counter.key));
-        schedule.insert((due_ms, counter.key));
-    }
-
-    /// A lease was taken: it is to be returned when it ends unused.
-    fn look_sooner(&self, counter: &Counter, deadline_ns: u64, now: Now) {
-        let ahead_ms = deadline_ns.saturating_sub(now.boot_ns) / 1_000_000;
-        let due_ms = self
-            .handle
-            .ledger_ms(now)
-            .saturating_add(ahead_ms)
-            .saturating_add(1);
-        if due_ms < counter.due_ms.load(Ordering::Acquire) {
-            self.schedule(counter, due_ms);
-        }
-    }
-
-    /// Notes how far the ledger's time is from the wall clock's.
-    fn note(&self, now: Now) {
-        let ahead = self.handle.ledger_ms(now) as i64 - now.unix_ms as i64;
-        if ahead != self.ahead_ms.load(Ordering::Relaxed) {
-            self.ahead_ms.store(ahead, Ordering::Relaxed);
-        }
-    }
-
-    /// The ledger's time at a reading of the wall clock.
-    fn ledger_ms(&self, unix_ms: u64) -> u64 {
-        unix_ms.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
-    }
-
-    /// Units charged in the counter's present window, as far as this node knows.
-    fn charged(&self, key: CounterKey, at_ms: u64) -> u64 {
-        self.counters
-            .get(&key)
-            .map_or(0, |counter| match &counter.state {
-                State::Rate(rate) => rate.charged(&rate.known(), at_ms),
-                State::Gate { inside, .. } => inside.load(Ordering::Acquire),
-            })
-    }
+    });
+    order
 }
 
 impl Usage for Limiter {
-    fn used(&self, _limit: &Limit, key: CounterKey, unix_ms: u64) -> u64 {
-        self.charged(key, self.ledger_ms(unix_ms))
+    fn used(&self, _limit: &Limit, key: CounterKey, _unix_ms: u64) -> u64 {
+        let now = (self.core.clock)();
+        self.core.charged(key, self.core.handle.ledger_ms(now))
     }
 
     fn refused(
@@ -374,7 +250,7 @@ impl Usage for Limiter {
         limit: &Limit,
         key: CounterKey,
         amount: u64,
-        unix_ms: u64,
+        _unix_ms: u64,
     ) -> Option<Option<u64>> {
         if amount == 0 {
             return None;
@@ -382,20 +258,19 @@ impl Usage for Limiter {
         if amount > limit.max {
             return Some(None);
         }
-        let at_ms = self.ledger_ms(unix_ms);
-        let counter = self.counters.get(&key)?;
+        let now = (self.core.clock)();
+        let at_ms = self.core.handle.ledger_ms(now);
         let beyond = |used: u64| used.checked_add(amount).is_none_or(|sum| sum > limit.max);
+        if limit.counts_only && limit.kind != Kind::InFlight {
+            let (used, end_ms) = self.core.usage_of(key, at_ms)?;
+            return beyond(used).then(|| Some(end_ms.saturating_sub(at_ms).max(1)));
+        }
+        let counter = self.core.counters.get(&key)?;
         match &counter.state {
             State::Gate { inside, .. } => beyond(inside.load(Ordering::Acquire)).then_some(None),
             State::Rate(rate) => {
-                let known = rate.known();
-                if limit.counts_only {
-                    let full = beyond(rate.charged(&known, at_ms));
-                    return full.then(|| known.retry_ms(at_ms));
-                }
-                known
-                    .refusal(amount, at_ms)
-                    .map(|short| short.retry_after_ms)
+                let denial = rate.lock().holder.refusal(amount, now)?;
+                Some(Short::of(denial, at_ms).retry_after_ms)
             }
         }
     }

@@ -24,7 +24,6 @@ use crate::{
     upstream::{stdio, streamable_http},
 };
 use anyhow::Context;
-use cluster::memory::Handle;
 use proto::limit::ledger::Bounds as LedgerBounds;
 use std::{
     net::{SocketAddr, TcpListener},
@@ -94,11 +93,10 @@ impl Server {
         let metrics = Metrics::new();
         let audit = Audit::start(settings.audit.clone())?;
         metrics.watch_audit(&audit);
-        let bounds = LedgerBounds::default();
-        let limiter = Arc::new(Limiter::new(
-            Handle::single(bounds, clock::now())?,
-            loaded.view.bounds.counters,
-        ));
+        // In memory, until this node opens its data directory.
+        let (handle, _) = cluster::memory::open(LedgerBounds::default(), Arc::new(clock::now))?;
+        let counters_max = loaded.view.bounds.counters;
+        let limiter = Arc::new(Limiter::new(handle, counters_max, Arc::new(clock::now)));
         let stdio = Arc::new(stdio::Pool::new(metrics.clone()));
         let freshness = Arc::new(Freshness::new(settings.cluster.freshness_max));
         let views = Arc::default();
@@ -231,6 +229,7 @@ impl Running {
         let (changes, watched) = start_watching(seen.clone(), interval);
         let keeper = self.keeper.run(asked, changes, watched, seen);
         let keeper = tokio::task::spawn_local(keeper);
+        let leases = tokio::spawn(gate.limiter.run());
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut admin = Some(admin);
@@ -248,7 +247,7 @@ impl Running {
                 _ = sweep.tick() => {
                     let now = clock::now();
                     gate.sweep(now);
-                    gate.limiter.sweep(now).await;
+                    gate.limiter.sweep(now);
                 }
                 Some(ended) = join(&mut admin) => {
                     admin = None;
@@ -259,6 +258,9 @@ impl Running {
         draining.store(true, Relaxed);
         let (connections, threads) = (&self.connections, self.threads);
         shut_down(&gate, connections, threads, &mut term, &mut int).await;
+        // Everything is settled: what was leased and not spent goes back.
+        gate.limiter.close(clock::now()).await;
+        leases.abort();
         keeper.abort();
         let _ = admin_stop.send(true);
         if let Some(admin) = admin {

@@ -87,8 +87,9 @@ fn plane(dir: &TempDir) -> (Arc<Plane>, mpsc::Receiver<Ask>) {
         cluster: ::cluster::handle::Handle::disconnected(crate::clock::now()),
         data_dir: dir.path().to_owned(),
         limiter: Arc::new(Limiter::new(
-            ::cluster::memory::Handle::disconnected(crate::clock::now()),
+            ::cluster::handle::Handle::disconnected(crate::clock::now()),
             16,
+            Arc::new(crate::clock::now),
         )),
         audit: Audit::start(audit::Settings { sink, queue: 8 }).unwrap(),
         metrics: Metrics::new(),

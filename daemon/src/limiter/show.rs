@@ -2,10 +2,13 @@
 
 use super::{
     Limiter,
-    counter::{Counter, State},
+    core::Core,
+    counter::{Counter, Names, State},
+    lock,
+    parked::Known,
 };
 use proto::{
-    limit::{CounterKey, Identity, Kind, Scale, Scope},
+    limit::{CounterKey, Identity, Kind, Limit, Scale, Scope, lease::View},
     time::Now,
 };
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, sync::atomic::Ordering};
@@ -113,39 +116,77 @@ impl Limiter {
 
     /// One counter, if this node remembers it; without a window where that is over.
     pub fn named(&self, key: CounterKey, now: Now) -> Option<LimitState> {
-        let counter = self.counters.get(&key)?.value().clone();
-        let shown = counter.shown(self.handle.ledger_ms(now));
-        Some(shown.unwrap_or_else(|| counter.idle()))
+        let at_ms = self.core.handle.ledger_ms(now);
+        if let Some(counter) = self.core.counters.get(&key) {
+            let counter = counter.value();
+            let shown = self.core.shown(counter, at_ms);
+            return Some(
+                shown.unwrap_or_else(|| LimitState::of(key, &counter.limit, &counter.names)),
+            );
+        }
+        let known = self.core.parked.look(key)?;
+        let shown = self.core.rested(&known, at_ms);
+        Some(shown.unwrap_or_else(|| LimitState::of(key, &known.limit, &known.names)))
     }
 
     /// Counters whose window is running, and how many there are. It walks over all counters: a question for people.
     pub fn find(&self, filter: &Filter, now: Now) -> Found {
-        let at_ms = self.handle.ledger_ms(now);
-        let most = filter.most.unwrap_or(SHOW_MAX).min(SHOW_MAX);
-        let mut first: BinaryHeap<Ranked> = BinaryHeap::with_capacity(most + 1);
-        let mut total = 0;
-        for counter in self.counters.iter().filter(|counter| filter.fits(counter)) {
-            let Some(state) = counter.shown(at_ms) else {
-                continue;
-            };
-            total += 1;
-            let rank = if filter.fullest {
-                state.used_permille()
-            } else {
-                0
-            };
-            first.push(Ranked {
-                fullness: Reverse(rank),
-                state,
-            });
-            if first.len() > most {
-                first.pop();
+        let core = &self.core;
+        let at_ms = core.handle.ledger_ms(now);
+        let mut first = First::new(filter);
+        for counter in core.counters.iter() {
+            if filter.fits(&counter.limit, &counter.names) {
+                first.push(core.shown(&counter, at_ms));
             }
         }
-        let states = first.into_sorted_vec();
+        core.parked.for_each(|known| {
+            if filter.fits(&known.limit, &known.names) {
+                first.push(core.rested(&known, at_ms));
+            }
+        });
+        let states = first.heap.into_sorted_vec();
         Found {
             states: states.into_iter().map(|ranked| ranked.state).collect(),
-            total,
+            total: first.total,
+        }
+    }
+}
+
+/// The first ones in the order that is asked for.
+struct First {
+    heap: BinaryHeap<Ranked>,
+    most: usize,
+    fullest: bool,
+    total: usize,
+}
+
+impl First {
+    fn new(filter: &Filter) -> Self {
+        let most = filter.most.unwrap_or(SHOW_MAX).min(SHOW_MAX);
+        Self {
+            heap: BinaryHeap::with_capacity(most + 1),
+            most,
+            fullest: filter.fullest,
+            total: 0,
+        }
+    }
+
+    fn push(&mut self, state: Option<LimitState>) {
+        let Some(state) = state else {
+            return;
+        };
+        self.total += 1;
+        let rank = if self.fullest {
+            state.used_permille()
+        } else {
+            0
+        };
+        self.heap.push(Ranked {
+            fullness: Reverse(rank),
+            state,
+        });
+        if self.heap.len() > self.most {
+            self.heap.pop();
         }
     }
 }
@@ -175,37 +216,34 @@ impl PartialEq for Ranked {
 impl Eq for Ranked {}
 
 impl Filter {
-    fn fits(&self, counter: &Counter) -> bool {
-        let names = |text: &str| {
-            counter.limit.label.contains(text)
-                || counter.scope_value.contains(text)
-                || counter
-                    .key_text
-                    .as_ref()
-                    .is_some_and(|key| key.contains(text))
+    fn fits(&self, limit: &Limit, names: &Names) -> bool {
+        let named = |text: &str| {
+            limit.label.contains(text)
+                || names.scope().contains(text)
+                || names.key().is_some_and(|key| key.contains(text))
         };
         self.identity
-            .is_none_or(|identity| counter.limit.identity == identity)
-            && self.text.as_deref().is_none_or(names)
+            .is_none_or(|identity| limit.identity == identity)
+            && self.text.as_deref().is_none_or(named)
     }
 }
 
-impl Counter {
-    /// Its names.
-    fn idle(&self) -> LimitState {
-        LimitState {
-            key: self.key,
-            label: self.limit.label.clone(),
-            identity: self.limit.identity,
-            rule: self.limit.rule.clone(),
-            kind: self.limit.kind,
-            scope: self.limit.scope,
-            scope_value: self.scope_value.clone(),
-            key_text: self.key_text.clone(),
+impl LimitState {
+    /// A counter's names.
+    fn of(key: CounterKey, limit: &Limit, names: &Names) -> Self {
+        Self {
+            key,
+            label: limit.label.clone(),
+            identity: limit.identity,
+            rule: limit.rule.clone(),
+            kind: limit.kind,
+            scope: limit.scope,
+            scope_value: names.scope().into(),
+            key_text: names.key().map(Into::into),
             window: None,
             window_end_ms: None,
             ends_in_ms: None,
-            scale: self.limit.scale,
+            scale: limit.scale,
             max: None,
             charged: 0,
             unspent: 0,
@@ -214,27 +252,55 @@ impl Counter {
         }
     }
 
-    fn shown(&self, at_ms: u64) -> Option<LimitState> {
-        let mut shown = self.idle();
-        match &self.state {
+    /// In its present window; `None`: that is over.
+    fn in_window(mut self, view: &View, max: Option<u64>, at_ms: u64) -> Option<Self> {
+        if at_ms >= view.end_ms {
+            return None;
+        }
+        self.window = Some(view.window);
+        self.window_end_ms = Some(view.end_ms);
+        self.ends_in_ms = Some(view.end_ms - at_ms);
+        self.charged = view.charged;
+        self.refunded = view.refunded;
+        self.max = max;
+        Some(self)
+    }
+}
+
+impl Core {
+    fn shown(&self, counter: &Counter, at_ms: u64) -> Option<LimitState> {
+        let mut shown = LimitState::of(counter.key, &counter.limit, &counter.names);
+        match &counter.state {
             State::Gate { inside, max } => {
                 shown.in_flight = inside.load(Ordering::Acquire);
                 shown.max = Some(max.load(Ordering::Relaxed));
+                Some(shown)
             }
             State::Rate(rate) => {
-                let known = rate.known();
-                if !known.is_live(at_ms) {
-                    return None;
-                }
-                shown.window = Some(known.window);
-                shown.window_end_ms = Some(known.end_ms);
-                shown.ends_in_ms = known.retry_ms(at_ms);
-                shown.charged = rate.charged(&known, at_ms);
                 shown.unspent = rate.bucket.remaining();
-                shown.max = Some(known.max).filter(|_| !self.limit.counts_only);
-                shown.refunded = known.refunded;
+                let view = rate.lock().holder.view(&rate.bucket);
+                shown.in_window(&view, self.max(&counter.limit), at_ms)
             }
         }
-        Some(shown)
+    }
+
+    fn rested(&self, known: &Known, at_ms: u64) -> Option<LimitState> {
+        let view = View {
+            window: known.rest.window,
+            end_ms: known.rest.end_ms,
+            charged: known.rest.charged(),
+            refunded: known.rest.refunded,
+        };
+        LimitState::of(known.key, &known.limit, &known.names).in_window(
+            &view,
+            self.max(&known.limit),
+            at_ms,
+        )
+    }
+
+    /// The `max` in force, or as last known; `None`: it counts but never refuses.
+    fn max(&self, limit: &Limit) -> Option<u64> {
+        let defined = lock(&self.defined).get(&limit.identity).copied();
+        Some(defined.unwrap_or(limit.max)).filter(|_| !limit.counts_only)
     }
 }

@@ -1,7 +1,8 @@
 use super::*;
-use cluster::memory::Handle;
-use proto::limit::{Outcome, RefundOn, Scale, Scope, Settled, Window, ledger::Bounds};
-use std::sync::atomic::AtomicU64;
+use cluster::memory::{self, Memory, Mood};
+use proto::limit::{Identity, Outcome, RefundOn, Scale, Settled, Window, ledger::Bounds};
+use std::{ops::Deref, sync::atomic::AtomicU64};
+use tokio::time::timeout_at;
 
 const MINUTE: Window = Window::Duration(60_000);
 /// 2026-01-31T23:59:00Z, a Saturday: the last minute of a month, not of a week.
@@ -26,19 +27,103 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-fn limiter() -> Limiter {
-    limiter_of(1_000_000)
+/// A limiter, the ledger behind it, and the clock of both, which goes as far as it was told.
+struct Node {
+    limiter: Limiter,
+    memory: Option<Memory>,
+    clock: Arc<Mutex<Now>>,
 }
 
-fn limiter_of(counters_max: usize) -> Limiter {
-    let bounds = Bounds {
-        counters_max,
-        ..Bounds::default()
-    };
-    Limiter::new(Handle::single(bounds, START).unwrap(), counters_max)
+impl Deref for Node {
+    type Target = Limiter;
+    fn deref(&self) -> &Limiter {
+        &self.limiter
+    }
 }
 
-fn plain(identity: u128, max: u64) -> Limit {
+impl Node {
+    fn of(counters_max: usize) -> Self {
+        let clock = Arc::new(Mutex::new(START));
+        let (handle, memory) = memory::open(Bounds::default(), reader(&clock)).unwrap();
+        Self {
+            limiter: Limiter::new(handle, counters_max, reader(&clock)),
+            memory: Some(memory),
+            clock,
+        }
+    }
+
+    fn disconnected() -> Self {
+        let clock = Arc::new(Mutex::new(START));
+        Self {
+            limiter: Limiter::new(Handle::disconnected(START), 100, reader(&clock)),
+            memory: None,
+            clock,
+        }
+    }
+
+    fn memory(&self) -> &Memory {
+        self.memory.as_ref().unwrap()
+    }
+
+    /// It is this late now, or later. The wall clock may step.
+    fn at(&self, now: Now) {
+        let mut clock = lock(&self.clock);
+        if now.boot_ns >= clock.boot_ns {
+            *clock = now;
+        }
+    }
+
+    async fn define<'a>(
+        &self,
+        limits: impl IntoIterator<Item = &'a Arc<Limit>>,
+        now: Now,
+    ) -> Result<(), Error> {
+        self.at(now);
+        self.limiter.define(limits, now).await
+    }
+
+    async fn reserve(&self, charges: &[Charge<'_>], now: Now) -> Result<Tickets, Refused> {
+        self.at(now);
+        self.limiter.reserve(charges, now).await
+    }
+
+    /// Waits until nothing is on its way any more.
+    async fn settled(&self) {
+        let core = &self.core;
+        let on_the_way =
+            || core.tasks.load(Ordering::Acquire) + core.giving.load(Ordering::Acquire) > 0;
+        while on_the_way() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Sweeps until the ledger was heard.
+    async fn sweep(&self, now: Now) {
+        self.at(now);
+        for _ in 0..4 {
+            self.limiter.sweep(now);
+            self.settled().await;
+        }
+    }
+}
+
+fn reader(clock: &Arc<Mutex<Now>>) -> Clock {
+    let clock = clock.clone();
+    Arc::new(move || *lock(&clock))
+}
+
+/// A node whose ledger knows these limits.
+async fn node(limits: &[&Arc<Limit>]) -> Node {
+    node_of(1_000_000, limits).await
+}
+
+async fn node_of(counters_max: usize, limits: &[&Arc<Limit>]) -> Node {
+    let node = Node::of(counters_max);
+    node.define(limits.iter().copied(), START).await.unwrap();
+    node
+}
+
+pub(super) fn plain(identity: u128, max: u64) -> Limit {
     Limit {
         identity: Identity(identity),
         label: format!("flux/images/img2img/{identity}").into(),
@@ -68,12 +153,12 @@ fn charge(limit: &Arc<Limit>, amount: u64) -> Charge<'_> {
 
 /// A limiter with a counter of 6.5 of 10 a minute and a gate with one of four places taken.
 pub(crate) fn sample() -> (Limiter, Now) {
-    let limiter = limiter();
-    run(async {
+    let limiter = run(async {
         let limit = Arc::new(Limit {
             scale: Scale::Micro,
             ..plain(1, 10_000_000)
         });
+        let limiter = node(&[&limit]).await;
         admit(&limiter, charge(&limit, 6_500_000), START)
             .await
             .unwrap();
@@ -84,8 +169,9 @@ pub(crate) fn sample() -> (Limiter, Now) {
         let place = limiter.reserve(&[charge(&gate, 1)], START).await.unwrap();
         // For the life of the test.
         std::mem::forget(place);
+        limiter
     });
-    (limiter, START)
+    (limiter.limiter, START)
 }
 
 fn keyed(limit: &Arc<Limit>, key: u128, keys_max: u32) -> Charge<'_> {
@@ -107,14 +193,14 @@ fn refused(index: usize, remaining: u64, retry_after_ms: Option<u64>) -> Refused
 }
 
 /// Takes and commits.
-async fn admit(limiter: &Limiter, charge: Charge<'_>, now: Now) -> Result<(), Refused> {
+async fn admit(limiter: &Node, charge: Charge<'_>, now: Now) -> Result<(), Refused> {
     let tickets = limiter.reserve(&[charge], now).await?;
     tickets.settle(Outcome::Acted, now);
     Ok(())
 }
 
 /// How many calls of this amount are admitted before the first refusal.
-async fn admitted(limiter: &Limiter, charge: Charge<'_>, now: Now) -> (u64, Refused) {
+async fn admitted(limiter: &Node, charge: Charge<'_>, now: Now) -> (u64, Refused) {
     let mut calls = 0;
     loop {
         match admit(limiter, charge.clone(), now).await {
@@ -124,7 +210,7 @@ async fn admitted(limiter: &Limiter, charge: Charge<'_>, now: Now) -> (u64, Refu
     }
 }
 
-fn charged(limiter: &Limiter, limit: &Arc<Limit>, now: Now) -> u64 {
+fn charged(limiter: &Node, limit: &Arc<Limit>, now: Now) -> u64 {
     limiter
         .usage()
         .used(limit, charge(limit, 1).key, now.unix_ms)
@@ -133,8 +219,8 @@ fn charged(limiter: &Limiter, limit: &Arc<Limit>, now: Now) -> u64 {
 #[test]
 fn exactly_max_calls_are_admitted_and_again_in_the_next_window() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 30));
+        let limiter = node(&[&limit]).await;
         let now = later(20_000);
         let (calls, no) = admitted(&limiter, charge(&limit, 1), now).await;
         assert_eq!((calls, no), (30, refused(0, 0, Some(40_000))));
@@ -158,11 +244,11 @@ fn windows_end_at_the_borders_of_weeks_and_months() {
             ),
             (Window::Duration(86_400_000), 59_999, 60_000),
         ] {
-            let limiter = limiter();
             let limit = Arc::new(Limit {
                 kind: Kind::Rate(window),
                 ..plain(1, 3)
             });
+            let limiter = node(&[&limit]).await;
             let at_start = admitted(&limiter, charge(&limit, 1), START).await;
             assert_eq!(at_start, (3, refused(0, 0, Some(first))), "{window:?}");
             let at_last = admitted(&limiter, charge(&limit, 1), later(last)).await;
@@ -176,8 +262,8 @@ fn windows_end_at_the_borders_of_weeks_and_months() {
 #[test]
 fn a_call_that_fits_into_what_is_left_is_never_refused() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 100));
+        let limiter = node(&[&limit]).await;
         let mut left = 100;
         for amount in [1, 7, 1, 40, 3, 30, 60, 17, 2, 1, 1] {
             let answer = admit(&limiter, charge(&limit, amount), START).await;
@@ -195,9 +281,9 @@ fn a_call_that_fits_into_what_is_left_is_never_refused() {
 #[test]
 fn amounts_beyond_40_bits_are_charged_exactly() {
     run(async {
-        let limiter = limiter();
         let max = 900_000_000_000_000;
         let limit = Arc::new(plain(1, max));
+        let limiter = node(&[&limit]).await;
         let (calls, no) = admitted(&limiter, charge(&limit, max / 4 + 1), START).await;
         assert_eq!((calls, no.remaining), (3, max / 4 - 3));
         let rest = charge(&limit, max / 4 - 3);
@@ -209,8 +295,8 @@ fn amounts_beyond_40_bits_are_charged_exactly() {
 #[test]
 fn an_amount_over_max_can_never_fit_and_zero_always_does() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 10));
+        let limiter = node(&[&limit]).await;
         admit(&limiter, charge(&limit, 4), START).await.unwrap();
         let no = admit(&limiter, charge(&limit, 11), START).await;
         assert_eq!(no, Err(refused(0, 6, None)));
@@ -233,8 +319,8 @@ fn an_amount_over_max_can_never_fit_and_zero_always_does() {
 #[test]
 fn a_call_is_charged_for_all_its_limits_or_for_none() {
     run(async {
-        let limiter = limiter();
         let (wide, narrow) = (Arc::new(plain(1, 100)), Arc::new(plain(2, 2)));
+        let limiter = node(&[&wide, &narrow]).await;
         let gate = Arc::new(Limit {
             kind: Kind::InFlight,
             ..plain(3, 5)
@@ -284,11 +370,11 @@ fn only_what_certainly_did_not_act_is_given_back_and_more_where_the_limit_says_s
                 [false, true, true, false, true, true],
             ),
         ] {
-            let limiter = limiter();
             let limit = Arc::new(Limit {
                 refund_on: on,
                 ..plain(1, 100)
             });
+            let limiter = node(&[&limit]).await;
             for (outcome, back) in [Acted, Unsent, Rejected, RpcError, Http5xx, ToolError]
                 .into_iter()
                 .zip(given_back)
@@ -318,8 +404,8 @@ fn only_what_certainly_did_not_act_is_given_back_and_more_where_the_limit_says_s
 #[test]
 fn a_refund_makes_room_at_once_after_a_refusal() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 3));
+        let limiter = node(&[&limit]).await;
         let ticket = limiter.reserve(&[charge(&limit, 2)], START).await.unwrap();
         assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 1);
         ticket.settle(Outcome::Unsent, START);
@@ -331,8 +417,8 @@ fn a_refund_makes_room_at_once_after_a_refusal() {
 #[test]
 fn nothing_is_refunded_into_a_later_window() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 5));
+        let limiter = node(&[&limit]).await;
         let (before, after) = (later(59_000), later(60_000));
         let early = limiter.reserve(&[charge(&limit, 5)], before).await.unwrap();
         // The border alone is enough, whether or not the next window was entered.
@@ -353,11 +439,11 @@ fn nothing_is_refunded_into_a_later_window() {
 #[test]
 fn a_counter_gives_back_at_most_refund_max_in_a_window() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(Limit {
             refund_max: 3,
             ..plain(1, 10)
         });
+        let limiter = node(&[&limit]).await;
         let settle = async |now| {
             let tickets = limiter.reserve(&[charge(&limit, 2)], now).await.unwrap();
             tickets.settle(Outcome::Rejected, now)[0].settled
@@ -372,8 +458,8 @@ fn a_counter_gives_back_at_most_refund_max_in_a_window() {
 #[test]
 fn a_dropped_ticket_stays_charged() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 3));
+        let limiter = node(&[&limit]).await;
         drop(limiter.reserve(&[charge(&limit, 2)], START).await.unwrap());
         assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 1);
     });
@@ -382,11 +468,11 @@ fn a_dropped_ticket_stays_charged() {
 #[test]
 fn a_place_in_flight_is_freed_by_settling_and_by_dropping() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(Limit {
             kind: Kind::InFlight,
             ..plain(1, 2)
         });
+        let limiter = node(&[&limit]).await;
         let take = async || limiter.reserve(&[charge(&limit, 1)], START).await;
         let first = take().await.unwrap();
         let second = take().await.unwrap();
@@ -398,7 +484,7 @@ fn a_place_in_flight_is_freed_by_settling_and_by_dropping() {
         assert!(take().await.is_err());
         drop(held);
         // Nobody holds it: the sweep forgets it.
-        limiter.sweep(later(LOOK_MS)).await;
+        limiter.sweep(later(10_000)).await;
         assert!(limiter.is_empty());
     });
 }
@@ -406,7 +492,7 @@ fn a_place_in_flight_is_freed_by_settling_and_by_dropping() {
 #[test]
 fn a_lowered_max_admits_nothing_beyond_it_and_a_raised_one_opens_at_once() {
     run(async {
-        let limiter = limiter();
+        let limiter = node(&[]).await;
         let of = |max| Arc::new(plain(1, max));
         limiter.define([&of(100)], START).await.unwrap();
         for _ in 0..10 {
@@ -432,11 +518,11 @@ fn a_lowered_max_admits_nothing_beyond_it_and_a_raised_one_opens_at_once() {
 #[test]
 fn a_limit_that_only_counts_never_refuses_but_says_what_it_would_have_done() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(Limit {
             counts_only: true,
             ..plain(1, 3)
         });
+        let limiter = node(&[&limit]).await;
         let key = charge(&limit, 1).key;
         for call in 0..10 {
             let would = limiter.usage().refused(&limit, key, 1, START.unix_ms);
@@ -458,9 +544,10 @@ fn a_limit_that_only_counts_never_refuses_but_says_what_it_would_have_done() {
 #[test]
 fn a_used_up_limit_is_known_without_asking_until_its_window_ends() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 3));
+        let limiter = node(&[&limit]).await;
         let known = |amount, now: Now| {
+            limiter.at(now);
             limiter
                 .usage()
                 .refused(&limit, charge(&limit, 1).key, amount, now.unix_ms)
@@ -481,8 +568,8 @@ fn a_used_up_limit_is_known_without_asking_until_its_window_ends() {
 #[test]
 fn steps_of_the_wall_clock_open_no_window() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 3));
+        let limiter = node(&[&limit]).await;
         assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 3);
         for unix_ms in [0, START.unix_ms + 3_600_000, u64::MAX] {
             let stepped = Now {
@@ -498,8 +585,8 @@ fn steps_of_the_wall_clock_open_no_window() {
 #[test]
 fn distinct_keys_are_bounded_and_refused_ones_leave_nothing_behind() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 30));
+        let limiter = node(&[&limit]).await;
         for key in 0..3 {
             admit(&limiter, keyed(&limit, key, 3), START).await.unwrap();
         }
@@ -510,7 +597,7 @@ fn distinct_keys_are_bounded_and_refused_ones_leave_nothing_behind() {
             assert_eq!((no.code, no.retry_after_ms), (Code::Rule, Some(60_000)));
         }
         assert_eq!(limiter.len(), 3);
-        assert_eq!(lock(&limiter.schedule).len(), 3);
+        assert_eq!(limiter.core.timers.len(), 3);
         // Another grant has keys of its own.
         let other = Charge {
             scope_value: "grant-2",
@@ -526,8 +613,8 @@ fn distinct_keys_are_bounded_and_refused_ones_leave_nothing_behind() {
 #[test]
 fn beyond_counters_max_new_counters_are_refused_as_overloaded_until_old_ones_are_swept() {
     run(async {
-        let limiter = limiter_of(4);
         let limit = Arc::new(plain(1, 30));
+        let limiter = node_of(4, &[&limit]).await;
         for key in 0..4 {
             admit(&limiter, keyed(&limit, key, 100), START)
                 .await
@@ -548,12 +635,11 @@ fn beyond_counters_max_new_counters_are_refused_as_overloaded_until_old_ones_are
         limiter.sweep(later(60_000)).await;
         assert_eq!(limiter.len(), 1);
         drop(held);
-        limiter.sweep(later(60_000 + LOOK_MS)).await;
-        assert!(limiter.is_empty() && lock(&limiter.schedule).is_empty());
-        assert_eq!(
-            limiter.handle.show(later(90_000)).await.unwrap().counters,
-            0
-        );
+        limiter.sweep(later(60_000 + 10_000)).await;
+        assert!(limiter.is_empty() && limiter.core.timers.len() == 0);
+        // The ledger clears a few away with every command.
+        let cleared = (0..4).map(|_| limiter.memory().read(|ledger| ledger.counters()));
+        assert_eq!(cleared.last(), Some(0));
         admit(&limiter, keyed(&limit, 4, 100), later(90_000))
             .await
             .unwrap();
@@ -563,8 +649,8 @@ fn beyond_counters_max_new_counters_are_refused_as_overloaded_until_old_ones_are
 #[test]
 fn a_sweep_in_a_live_window_loses_no_charge() {
     run(async {
-        let limiter = limiter();
         let limit = Arc::new(plain(1, 100));
+        let limiter = node(&[&limit]).await;
         let mut calls = 0;
         for second in 0..59 {
             limiter.sweep(later(second * 1_000)).await;
@@ -587,7 +673,7 @@ fn a_sweep_in_a_live_window_loses_no_charge() {
 #[test]
 fn without_the_ledger_a_limit_denies_as_unreachable_or_admits_max_more() {
     run(async {
-        let limiter = Limiter::new(Handle::disconnected(START), 100);
+        let limiter = Node::disconnected();
         let limit = Arc::new(plain(1, 3));
         let no = admit(&limiter, charge(&limit, 1), START).await.unwrap_err();
         assert_eq!(no.code, Code::Unreachable);
@@ -623,16 +709,13 @@ fn without_the_ledger_a_limit_denies_as_unreachable_or_admits_max_more() {
 #[test]
 fn a_call_waits_for_the_ledger_a_bounded_time_and_leaves_nothing_behind() {
     run(async {
-        let limiter = limiter();
         let (first, slow) = (Arc::new(plain(1, 30)), Arc::new(plain(2, 30)));
+        let limiter = node(&[&first, &slow]).await;
+        admit(&limiter, charge(&first, 1), START).await.unwrap();
         admit(&limiter, charge(&slow, 1), START).await.unwrap();
-        let counter = limiter.counter(&charge(&slow, 1), START).unwrap();
-        let State::Rate(rate) = &counter.state else {
-            panic!()
-        };
-        let busy = rate.hold().await;
+        limiter.memory().set_mood(Mood::Silent);
         let began = Instant::now();
-        // More than the bucket holds, so it must ask; somebody else is asking and hears nothing.
+        // The first has enough in its bucket, the other must ask and hears nothing.
         let calls = [charge(&first, 1), charge(&slow, 20)];
         let no = limiter.reserve(&calls, START).await.unwrap_err();
         assert_eq!((no.index, no.code), (1, Code::Unreachable));
@@ -640,19 +723,27 @@ fn a_call_waits_for_the_ledger_a_bounded_time_and_leaves_nothing_behind() {
         // A caller that goes away while it waits is as if it had not come.
         let gone = timeout_at(Instant::now() + WAIT / 10, limiter.reserve(&calls, START)).await;
         assert!(gone.is_err());
-        drop(busy);
-        assert_eq!(charged(&limiter, &first, START), 0);
-        assert_eq!(admitted(&limiter, charge(&slow, 1), START).await.0, 29);
-        assert_eq!(admitted(&limiter, charge(&first, 1), START).await.0, 30);
+        assert_eq!(charged(&limiter, &first, START), 1);
+        // A ledger that has been silent for long is not waited for by every call.
+        limiter.at(later(1_000));
+        let began = Instant::now();
+        let no = limiter.reserve(&calls, later(1_000)).await.unwrap_err();
+        assert_eq!((no.index, no.code), (1, Code::Unreachable));
+        assert!(began.elapsed() < WAIT);
+        limiter.memory().set_mood(Mood::Answers);
+        limiter.settled().await;
+        let now = later(2_000);
+        assert_eq!(admitted(&limiter, charge(&slow, 1), now).await.0, 29);
+        assert_eq!(admitted(&limiter, charge(&first, 1), now).await.0, 29);
     });
 }
 
 #[test]
 fn eight_threads_are_admitted_exactly_max_calls_in_every_window() {
     const MAX: u64 = 5_000;
-    let limiter = limiter();
     let limit = Arc::new(plain(1, MAX));
     let shared = Arc::new(plain(2, 3 * MAX));
+    let limiter = run(node(&[&limit, &shared]));
     let windows: [AtomicU64; 3] = Default::default();
     // A thread that is late with its clock is charged to the window that runs by then: the line says which.
     let book = |tickets: Tickets, outcome, now| {
@@ -676,17 +767,21 @@ fn eight_threads_are_admitted_exactly_max_calls_in_every_window() {
                             match limiter.reserve(&charges, now).await {
                                 Ok(tickets) if call % 5 == 0 => book(tickets, Outcome::Unsent, now),
                                 Ok(tickets) => book(tickets, Outcome::Acted, now),
+                                // Eight threads on a small machine: the wait may be too short.
+                                Err(no) if no.code == Code::Unreachable => {}
                                 Err(no) => {
                                     assert_eq!((no.index, no.code), (0, Code::Limit));
                                     // Others may still give back: only a call of 1 that finds nothing is the end.
                                     match limiter.reserve(&[charge(limit, 1)], now).await {
                                         Ok(tickets) => book(tickets, Outcome::Acted, now),
+                                        Err(no) if no.code == Code::Unreachable => {}
                                         Err(_) => break,
                                     }
                                 }
                             }
                         }
                     }
+                    limiter.settled().await;
                 });
             });
         }
@@ -706,8 +801,8 @@ fn eight_threads_are_admitted_exactly_max_calls_in_every_window() {
 #[test]
 fn counters_are_shown_bounded_and_the_fullest_come_first() {
     run(async {
-        let limiter = limiter();
         let (a, b) = (Arc::new(plain(1, 10)), Arc::new(plain(2, 100)));
+        let limiter = node(&[&a, &b]).await;
         admit(&limiter, charge(&a, 6), START).await.unwrap();
         let long = "ü".repeat(200);
         let named = Charge {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 #[must_use = "dropped tickets stay charged"]
 pub struct Tickets {
-    pub(super) held: SmallVec<[Held; 2]>,
+    /// With the index of the charge in the caller's list.
+    pub(super) held: SmallVec<[(usize, Held); 2]>,
 }
 
 /// One charge that was taken.
@@ -59,13 +60,15 @@ pub(super) struct Taking {
 
 impl Drop for Taking {
     fn drop(&mut self) {
-        for held in self.tickets.held.drain(..) {
+        for (_, held) in self.tickets.held.drain(..) {
             match held {
                 Held::Units {
                     counter, ticket, ..
                 } => {
                     if let State::Rate(rate) = &counter.state {
-                        rate.roll_back(ticket, self.now);
+                        let mut inner = rate.lock();
+                        inner.holder.roll_back(&rate.bucket, ticket, self.now);
+                        counter.came_back(rate, &inner);
                     }
                 }
                 Held::Outage {
@@ -82,11 +85,13 @@ impl Drop for Taking {
 }
 
 impl Tickets {
-    /// Settles every charge exactly once and says what became of each; in-flight places are freed and not listed.
-    pub fn settle(self, outcome: Outcome, now: Now) -> SmallVec<[Charged; 4]> {
+    /// Settles every charge exactly once and says what became of each, in the order of the caller's list; in-flight
+    /// places are freed and not listed.
+    pub fn settle(mut self, outcome: Outcome, now: Now) -> SmallVec<[Charged; 4]> {
+        self.held.sort_by_key(|(index, _)| *index);
         self.held
             .into_iter()
-            .filter_map(|held| held.settle(outcome, now))
+            .filter_map(|(_, held)| held.settle(outcome, now))
             .collect()
     }
 }
@@ -103,7 +108,13 @@ impl Held {
                 let (window, amount) = (ticket.window(), ticket.amount());
                 let settled = match &counter.state {
                     State::Rate(rate) if refunds(&limit, outcome) => {
-                        rate.refund(ticket, limit.refund_max, now)
+                        let mut inner = rate.lock();
+                        let settled =
+                            inner
+                                .holder
+                                .refund(&rate.bucket, ticket, limit.refund_max, now);
+                        counter.came_back(rate, &inner);
+                        settled
                     }
                     _ => Settled::Charged,
                 };

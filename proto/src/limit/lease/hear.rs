@@ -116,7 +116,9 @@ impl Holder {
             // Too late to be spent.
             self.totals.reserved = self.totals.reserved.saturating_add(fresh);
             self.give_up(bucket, now);
-            self.ask_after_ns = now.boot_ns.saturating_add(USELESS_NS);
+            if fresh > 0 {
+                self.ask_after_ns = now.boot_ns.saturating_add(USELESS_NS);
+            }
         } else {
             self.arrange(bucket, fresh, now);
             if fresh > 0 {

@@ -11,7 +11,8 @@ use crate::{
     limit::{
         Settled,
         bucket::{Bucket, Ticket},
-        ledger::Session,
+        lease::GiveBack,
+        ledger::{Group, Session},
     },
     time::Now,
 };
@@ -160,6 +161,11 @@ impl Holder {
         holder
     }
 
+    /// The group to which its key belongs, as the newest charge knows it.
+    pub fn set_group(&mut self, group: Option<Group>) {
+        self.subject.group = group;
+    }
+
     /// What it is about.
     pub fn subject(&self) -> &Subject {
         &self.subject
@@ -199,15 +205,22 @@ impl Holder {
         Some(ticket)
     }
 
-    /// The call went away. What it was given meanwhile goes back into the bucket.
-    pub fn cancel(&mut self, bucket: &Bucket, call: Call, now: Now) {
-        self.waiting.retain(|waiter| waiter.call != call);
+    /// The call went away. What it was given meanwhile goes back into the bucket. Says why it would have been refused, if
+    /// the ledger has said that.
+    pub fn cancel(&mut self, bucket: &Bucket, call: Call, now: Now) -> Option<Denial> {
+        let at = self.waiting.iter().position(|waiter| waiter.call == call);
+        let waiter = at.and_then(|at| self.waiting.remove(at));
         let given = self
             .ready
             .iter()
             .position(|todo| matches!(todo, Todo::Admit(to, _) | Todo::Deny(to, _) if *to == call));
-        if let Some(Todo::Admit(_, ticket)) = given.and_then(|at| self.ready.remove(at)) {
-            bucket.refund(ticket, now);
+        match given.and_then(|at| self.ready.remove(at)) {
+            Some(Todo::Admit(_, ticket)) => {
+                bucket.refund(ticket, now);
+                None
+            }
+            Some(Todo::Deny(_, denial)) => Some(denial),
+            _ => waiter?.refused,
         }
     }
 
@@ -319,13 +332,24 @@ impl Holder {
             && bucket.remaining() == 0
     }
 
-    /// What must be kept of a holder that has nothing in hand and nothing to say; `None` while it has. Keep it until
+    /// The return that the ledger is not known to have heard of, for a goodbye.
+    pub fn owed(&self) -> Option<GiveBack> {
+        let totals = &self.totals;
+        (totals.returned > totals.acknowledged).then_some(GiveBack {
+            key: self.subject.key,
+            window: totals.window?,
+            returned_total: totals.returned,
+        })
+    }
+
+    /// What must be kept of a holder that nobody uses and that has nothing in hand and nothing to say; `None` while it has. Keep it until
     /// the ledger has been *heard* to be past `end_ms`: forgotten before, its units would be granted twice.
     pub fn rest(&self, bucket: &Bucket, now: Now) -> Option<Rest> {
         let totals = &self.totals;
         let said = totals.returned == totals.acknowledged || now.boot_ns >= totals.end_ns;
         let believes = |denied: Denied| denied.is_believed(now.boot_ns);
-        if !self.is_quiet(bucket) || !said || self.denied.is_some_and(believes) {
+        let used = now.boot_ns < self.idle_at_ns();
+        if !self.is_quiet(bucket) || !said || used || self.denied.is_some_and(believes) {
             return None;
         }
         Some(Rest {

@@ -195,6 +195,16 @@ pub struct Rest {
     pub refunded: u64,
 }
 
+impl Rest {
+    /// Units charged in the window as far as this node knows.
+    pub fn charged(&self) -> u64 {
+        let spent = self.granted_total.saturating_sub(self.returned_total);
+        u64::try_from(spent)
+            .unwrap_or(u64::MAX)
+            .saturating_add(self.others)
+    }
+}
+
 const MS: u64 = 1_000_000;
 /// Longest pause that a reservation for a large call makes for smaller calls of the key, and how long there is none after.
 const RESERVE_NS: u64 = 50 * MS;

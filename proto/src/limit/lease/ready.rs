@@ -58,7 +58,7 @@ impl Holder {
     }
 
     /// When an unused lease is returned.
-    fn idle_at_ns(&self) -> u64 {
+    pub(super) fn idle_at_ns(&self) -> u64 {
         let idle_ns = IDLE_NS.min(self.window_ns() / 10);
         self.demand.changed_ns().saturating_add(idle_ns)
     }

@@ -155,10 +155,10 @@ fn an_unused_lease_is_returned_and_the_return_repeated_until_it_is_acknowledged(
         returned_total: 3,
     };
     node.holder.acknowledged(Session(2), &back);
-    assert!(node.holder.rest(&node.bucket, at(1_503)).is_none());
+    assert!(node.holder.rest(&node.bucket, at(2_000)).is_none());
     node.holder.acknowledged(SESSION, &back);
     assert_eq!(node.holder.due_ns(&node.bucket), None);
-    let rest = node.holder.rest(&node.bucket, at(1_503)).unwrap();
+    let rest = node.holder.rest(&node.bucket, at(2_000)).unwrap();
     assert_eq!((rest.granted_total, rest.returned_total), (4, 3));
     // Awake again it asks from where it was.
     let bucket = Bucket::default();
