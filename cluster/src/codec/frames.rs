@@ -3,6 +3,9 @@
 use super::{Class, Error, HEADER_BYTES};
 use bytes::{Bytes, BytesMut};
 
+/// Memory is taken in pieces of at least this, which the frames in them share.
+const PIECE_BYTES: usize = 16 << 10;
+
 /// Bytes of a stream that are not frames yet. A frame's length is believed only as far as bytes have come in.
 #[derive(Debug)]
 pub struct Frames {
@@ -21,6 +24,9 @@ impl Frames {
 
     /// More bytes have come in.
     pub fn extend(&mut self, bytes: &[u8]) {
+        if self.buffer.capacity() - self.buffer.len() < bytes.len() {
+            self.buffer.reserve(PIECE_BYTES.max(bytes.len()));
+        }
         self.buffer.extend_from_slice(bytes);
     }
 

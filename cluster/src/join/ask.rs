@@ -14,8 +14,8 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::{collections::VecDeque, io, time::Duration};
 use tokio::time::{sleep, timeout};
 
-/// How long one address may take.
-const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long one address may take: longer than the ledger behind it.
+const ATTEMPT: Duration = Duration::from_secs(15);
 /// Rounds over all addresses, and the pause between them.
 const ROUNDS: usize = 20;
 const PAUSE: Duration = Duration::from_secs(1);

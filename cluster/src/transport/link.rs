@@ -28,12 +28,14 @@ use tokio::{
 };
 
 /// Pause before the second attempt, and the longest one, milliseconds.
-const PAUSES_MS: (u64, u64) = (50, 1_000);
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(2);
+const PAUSES_MS: (u64, u64) = (50, 500);
+/// How long one attempt may take. What is sent in it is repeated ever more rarely, so a new one is found sooner when a cut
+/// is mended.
+const ATTEMPT: Duration = Duration::from_millis(1_500);
 /// Bytes of beats that may wait: old ones are worth nothing.
 const BEATS_BYTES_MAX: usize = 1 << 20;
-/// Snapshots go after everything else.
+/// Heartbeats go before everything else, snapshots after it.
+const BEAT_PRIORITY: i32 = 1;
 const SNAPSHOT_PRIORITY: i32 = -1;
 
 /// A snapshot that is to be sent.
@@ -233,11 +235,12 @@ impl Task {
         let queues = self.queues.clone();
         streams.spawn(hear(self.shared.clone(), queues, self.node, reader));
         if self.shared.who.role == Role::Voter {
-            for (class, queue) in [
-                (Class::Beat, &self.queues.beats),
-                (Class::Append, &self.queues.appends),
+            for (class, priority, queue) in [
+                (Class::Beat, BEAT_PRIORITY, &self.queues.beats),
+                (Class::Append, 0, &self.queues.appends),
             ] {
                 let stream = connection.open_uni().await?;
+                stream.set_priority(priority)?;
                 streams.spawn(write(stream, class, queue.clone()));
             }
             // Not among the streams, which end without a word when the connection does.

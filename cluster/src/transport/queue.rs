@@ -9,8 +9,9 @@ use std::sync::{
 };
 use tokio::sync::Notify;
 
-/// Memory is taken in pieces of at least this.
-const PIECE_BYTES: usize = 32 << 10;
+/// Memory is taken in pieces of at least this, when less than a small frame's bytes are left of the last one.
+const PIECE_BYTES: usize = 16 << 10;
+const SMALL_BYTES: usize = 256;
 
 /// A queue of frames. Whoever puts one in does not wait; the stream's writer takes all there is at a time.
 #[derive(Debug)]
@@ -114,7 +115,9 @@ impl Queue {
             return Err(Unsent::Full);
         }
         let first = waiting.bytes.is_empty();
-        waiting.bytes.reserve(PIECE_BYTES);
+        if waiting.bytes.capacity() - waiting.bytes.len() < SMALL_BYTES {
+            waiting.bytes.reserve(PIECE_BYTES);
+        }
         encode(&mut waiting.bytes).map_err(|_| Unsent::TooLarge)?;
         drop(waiting);
         if first {

@@ -7,8 +7,8 @@ use quinn::{RecvStream, SendStream};
 use std::{future::pending, io, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes taken from a stream at a time.
-const READ_BYTES: usize = 64 << 10;
+/// Packets taken from a stream at a time.
+const CHUNKS_MAX: usize = 16;
 /// A frame larger than this needs leave to be put together.
 pub(super) const LARGE_BYTES: usize = 64 << 10;
 /// How long the other side may take to acknowledge the end of a stream.
@@ -90,8 +90,13 @@ impl Reader {
                 // The semaphore is never closed.
                 self.leave = large.clone().acquire_owned().await.ok();
             }
-            match self.stream.read_chunk(READ_BYTES, true).await {
-                Ok(Some(chunk)) => self.frames.extend(&chunk.bytes),
+            let mut chunks = [const { Bytes::new() }; CHUNKS_MAX];
+            match self.stream.read_chunks(&mut chunks).await {
+                Ok(Some(count)) => {
+                    for chunk in &chunks[..count] {
+                        self.frames.extend(chunk);
+                    }
+                }
                 Ok(None) => return Ok(None),
                 // The connection's end says why.
                 Err(_) => return Err(Close::Done),

@@ -8,4 +8,5 @@
 mod alone;
 mod harness;
 mod join;
+mod partition;
 mod transport;
