@@ -55,6 +55,8 @@ pub async fn join(addresses: &[String], token: &Token, wish: &Wish) -> Result<Jo
                 }
                 Ok(Ok((Answer::Malformed, _))) => return Err(JoinError::Malformed),
                 Ok(Ok((answer @ Answer::Joined { .. }, ca))) => {
+                    // The end of the connection goes out before the program may end.
+                    let _ = timeout(PAUSE, attempt.endpoint.wait_idle()).await;
                     return attempt.joined(answer, ca);
                 }
             };

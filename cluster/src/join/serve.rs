@@ -10,7 +10,7 @@ use crate::{
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use bytes::BytesMut;
 use proto::command::{NodeId, Role};
-use quinn::Connection;
+use quinn::{Connection, ConnectionError, StoppedError};
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -102,10 +102,16 @@ async fn converse(
     let sent = async {
         send.write_all(&buffer).await.ok()?;
         send.finish().ok()?;
-        send.stopped().await.ok()
+        match send.stopped().await {
+            // Who has its answer closes the connection.
+            Ok(_) | Err(StoppedError::ConnectionLost(ConnectionError::ApplicationClosed(_))) => {
+                Some(())
+            }
+            Err(_) => None,
+        }
     };
     let sent = timeout(PATIENCE, sent).await.ok().flatten();
-    sent.map(drop).ok_or("it did not take its answer")
+    sent.ok_or("it did not take its answer")
 }
 
 /// Who asks, if the question makes sense and the key is its own.
