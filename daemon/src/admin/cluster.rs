@@ -20,7 +20,12 @@ use proto::{
     limit::{CounterKey, Scale, ledger::Counters},
 };
 use serde::de::DeserializeOwned;
-use std::{path::Path, time::Duration};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How long a status waits for the leader; beyond, this node answers for itself.
 const LEADER_WAIT: Duration = Duration::from_secs(2);
@@ -254,17 +259,27 @@ async fn snapshot(plane: &Plane, caller: &Caller, asked: api::Snapshot) -> Resul
         return Err((StatusCode::CONFLICT, why.into()));
     }
     let now_ms = clock::now().unix_ms;
-    let path = match &asked.path {
+    let path: PathBuf = match &asked.path {
         Some(path) if Path::new(path).is_absolute() => path.into(),
         Some(_) => return Err(bad("`path` is absolute")),
         None => {
-            let stamp = proto::time::rfc3339(now_ms / 1_000 * 1_000).replace(':', "");
-            plane
-                .data_dir
-                .join("backups")
-                .join(format!("{stamp}.snapshot"))
+            let stamp = proto::time::rfc3339(now_ms).replace(':', "");
+            let folder = plane.data_dir.join("backups");
+            let made = DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder);
+            made.map_err(|error| {
+                let why = format!("{}: {error}", folder.display());
+                (StatusCode::CONFLICT, why)
+            })?;
+            folder.join(format!("{stamp}.snapshot"))
         }
     };
+    if path.symlink_metadata().is_ok() {
+        let why = format!("{}: there is something already", path.display());
+        return Err((StatusCode::CONFLICT, why));
+    }
     let target = path.display().to_string();
     let slot = plane.audit.operation_slot(Duration::from_secs(5)).await;
     let slot = slot.map_err(|_| {

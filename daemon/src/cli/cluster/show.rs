@@ -119,6 +119,10 @@ fn problems(led: &Led) -> Vec<String> {
         .collect();
     let spare = full.len().saturating_sub(1) / 2;
     match full.len() {
+        n if n % 2 == 0 => problems.push(format!(
+            "{n} VOTERS bear no more failures than {}: join one more.",
+            n - 1
+        )),
         1 if waiting.is_empty() && led.members.len() > 1 => problems.push(
             "ONE VOTER: when it fails, nothing can be leased. Two more make the cluster bear the loss of one.".to_owned(),
         ),
@@ -249,6 +253,8 @@ mod tests {
         let mut two: Vec<Member> = ["a", "b"].map(|n| member(n, Role::Voter)).into();
         two[1].learner = true;
         assert!(told(&cluster(two)).contains("b waits for one more voter"));
+        let even = vec![member("a", Role::Voter), member("b", Role::Voter)];
+        assert!(told(&cluster(even)).contains("2 VOTERS bear no more failures than 1"));
         let alone = vec![member("a", Role::Voter), member("gate", Role::Client)];
         assert!(told(&cluster(alone)).contains("ONE VOTER"));
         shown.led = None;
