@@ -8,6 +8,7 @@
 mod bounds;
 mod calls;
 mod commands;
+mod control;
 mod demo;
 mod edges;
 mod grants;
