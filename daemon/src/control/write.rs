@@ -164,15 +164,15 @@ impl Writer<'_> {
             };
             self.know(changed).await;
             let control = self.control();
-            // An answer that was lost on its way and asked for again: the change is our own.
+            // An answer that was lost on its way and asked for again: what was changed since is our own change.
             let ours = |found: &Resource| {
-                found.version == changed && found.body == change.body && found.by == change.by
+                found.version > version && found.body == change.body && found.by == change.by
             };
             let own = match control.get(kind, name) {
                 Some(found) => ours(found),
-                None => change.body.is_none() && changed == 0 && version != 0,
+                None => change.body.is_none() && version != 0,
             };
-            if own {
+            if own && change.expect == Some(version) {
                 return Ok(self.wait(control.version(), remarks).await);
             }
             if let Some(expected) = if_version {
