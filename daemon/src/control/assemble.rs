@@ -1,59 +1,48 @@
 //! One view from files and log. What did not change is not read, compiled or bound again.
 
-use super::hold::{Held, WHY_MAX, hold, sentences};
+use super::{
+    bind::{Bind, Bound, Compiled},
+    hold::{Held, WHY_MAX, hold},
+};
 use crate::{
-    config::{Bindings, Loaded, LogGrant, Sources, Surroundings, compile, log, watch::Seen},
-    view::{Binding, Grant, Origin, Server, Unresolved, View},
+    config::{Bindings, Loaded, LogGrant, Sources, Surroundings, log, watch::Seen},
+    view::{Grant, Origin, Server, Unresolved, View},
 };
 use foldhash::fast::RandomState;
 use proto::{
     control::{Control, Kind, Resource},
     grant::TokenHash,
     id::ServerName,
-    policy::{Policy, dialect},
+    policy::dialect,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
-/// A grant under its tokens, as it was last bound.
-#[derive(Clone, Debug)]
-struct Bound {
-    version: u64,
-    barred: bool,
-    tokens: Vec<(TokenHash, Arc<Grant>)>,
-}
-
-/// A policy compiled for a server.
-#[derive(Clone, Debug)]
-struct Compiled {
-    /// The version of the document in the log; 0: it stands in the files.
-    version: u64,
-    policy: Result<Arc<Policy>, Vec<String>>,
-}
-
 /// Puts views together, and remembers what it read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Assembler {
     servers: HashMap<String, Arc<Held<Server>>, RandomState>,
-    policies: HashMap<String, Arc<Held<dialect::Loaded>>, RandomState>,
+    pub(super) policies: HashMap<String, Arc<Held<dialect::Loaded>>, RandomState>,
     grants: HashMap<String, Arc<Held<LogGrant>>, RandomState>,
-    bound: HashMap<String, Bound, RandomState>,
+    pub(super) bound: HashMap<String, Bound, RandomState>,
+    /// Grows with every change of what grants are bound to.
+    pub(super) epoch: u64,
     /// By policy, then server.
-    compiled: HashMap<String, HashMap<ServerName, Compiled, RandomState>, RandomState>,
+    pub(super) compiled: HashMap<String, HashMap<ServerName, Compiled, RandomState>, RandomState>,
     /// Policies on servers whose limits the ledger does not take, and why.
-    refused: HashMap<(String, ServerName), String, RandomState>,
+    pub(super) refused: HashMap<(String, ServerName), String, RandomState>,
 }
 
 /// What became of the log's resources.
-#[derive(Default)]
-struct Outcome {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcome {
     unresolved: BTreeMap<(Kind, String), Unresolved>,
 }
 
 impl Outcome {
-    fn cannot(&mut self, resource: &Resource, why: impl IntoIterator<Item = String>) {
+    pub(super) fn cannot(&mut self, resource: &Resource, why: impl IntoIterator<Item = String>) {
         let key = (resource.kind, resource.name.clone());
         let entry = self.unresolved.entry(key).or_insert_with(|| Unresolved {
             kind: resource.kind,
@@ -64,6 +53,25 @@ impl Outcome {
         for why in why {
             if entry.why.len() < WHY_MAX && !entry.why.contains(&why) {
                 entry.why.push(why);
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// What was found for one grant, found again.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (key, found) in &other.unresolved {
+            match self.unresolved.get_mut(key) {
+                None => {
+                    self.unresolved.insert(key.clone(), found.clone());
+                }
+                Some(known) => {
+                    let room = WHY_MAX.saturating_sub(known.why.len());
+                    let new = found.why.iter().filter(|why| !known.why.contains(why));
+                    let new: Vec<_> = new.take(room).cloned().collect();
+                    known.why.extend(new);
+                }
             }
         }
     }
@@ -97,6 +105,7 @@ impl Assembler {
         self.servers.clear();
         self.compiled.clear();
         self.refused.clear();
+        self.epoch += 1;
     }
 
     /// The ledger refuses the limits of these policies: until the log changes they count as unresolved.
@@ -107,11 +116,15 @@ impl Assembler {
     ) {
         let refused = policies.into_iter().map(|key| (key, why.to_owned()));
         self.refused.extend(refused);
+        self.epoch += 1;
     }
 
     /// The log changed: what was refused may fit now.
     pub(super) fn accept(&mut self) {
-        self.refused.clear();
+        if !self.refused.is_empty() {
+            self.refused.clear();
+            self.epoch += 1;
+        }
     }
 
     /// Files that servers of the log refer to.
@@ -130,9 +143,10 @@ impl Assembler {
             commands: files.settings.cluster.commands_from_log,
         };
         let read = |resource: &Resource, body: &[u8]| log::server(&resource.name, body, with);
-        hold(&mut self.servers, control, Kind::Server, read);
+        let mut changed = hold(&mut self.servers, control, Kind::Server, read);
         let read = |resource: &Resource, body: &[u8]| log::policy(&resource.name, body, with);
-        hold(&mut self.policies, control, Kind::Policy, read);
+        changed |= hold(&mut self.policies, control, Kind::Policy, read);
+        self.epoch += u64::from(changed);
         let read = |resource: &Resource, body: &[u8]| log::grant(&resource.name, body, with);
         hold(&mut self.grants, control, Kind::Grant, read);
         self.bound
@@ -217,166 +231,11 @@ impl Assembler {
             unresolved: outcome.unresolved.into_values().collect(),
             grants,
             servers,
-            ..View::clone(&files.view)
+            bounds: files.view.bounds.clone(),
+            hosts: files.view.hosts.clone(),
+            origins: files.view.origins.clone(),
         }
     }
-
-    /// A grant under its tokens, bound to the servers and policies that are known now.
-    fn bind(
-        &mut self,
-        grant: &LogGrant,
-        barred: bool,
-        mut site: Bind<'_>,
-    ) -> Vec<(TokenHash, Arc<Grant>)> {
-        let (mut bindings, mut unresolved) = (Bindings::default(), Vec::new());
-        for (server, policy) in &grant.servers {
-            match self.binding(server, policy.as_deref(), &mut site) {
-                Ok(binding) => {
-                    bindings.insert(binding.server.name.clone(), binding);
-                }
-                Err(why) => {
-                    unresolved.push(ServerName::new(server));
-                    // Nobody waits for what is refused anyway.
-                    if !grant.typed.revoked {
-                        site.outcome.cannot(site.resource, [why]);
-                    }
-                }
-            }
-        }
-        let version = site.resource.version;
-        if let Some(bound) = self.bound.get(&site.resource.name)
-            && bound.version == version
-            && bound.barred == barred
-            && let Some((_, former)) = bound.tokens.first()
-            && same(&former.servers, &bindings)
-            && former.unresolved == unresolved
-        {
-            return bound.tokens.clone();
-        }
-        let tokens = grant
-            .typed
-            .grants(Origin::Log, barred, bindings, unresolved);
-        let bound = Bound {
-            version,
-            barred,
-            tokens: tokens.clone(),
-        };
-        self.bound.insert(site.resource.name.clone(), bound);
-        tokens
-    }
-
-    fn binding(
-        &mut self,
-        server: &str,
-        policy: Option<&str>,
-        site: &mut Bind<'_>,
-    ) -> Result<Binding, String> {
-        let Some(found) = site.known.get(server) else {
-            let (in_files, in_log) = (
-                site.files.view.servers.contains_key(server),
-                site.control.get(Kind::Server, server).is_some(),
-            );
-            return Err(match (in_files, in_log) {
-                (true, true) => {
-                    format!("the server `{server}` is both in this node's files and in the log")
-                }
-                (false, true) => format!("the server `{server}` is not in force on this node"),
-                _ => format!(
-                    "there is no server `{server}`, neither in the log nor in this node's files"
-                ),
-            });
-        };
-        let server = found.clone();
-        let policy = match policy {
-            Some(name) => Some(self.policy(&server.name, name, site)?),
-            None => None,
-        };
-        Ok(Binding { server, policy })
-    }
-
-    fn policy(
-        &mut self,
-        server: &ServerName,
-        name: &str,
-        site: &mut Bind<'_>,
-    ) -> Result<Arc<Policy>, String> {
-        let in_log = site.control.get(Kind::Policy, name);
-        let version = match (site.files.policy(name).is_some(), in_log) {
-            (true, Some(_)) => {
-                return Err(format!(
-                    "the policy `{name}` is both in this node's files and in the log"
-                ));
-            }
-            (true, None) => 0,
-            (false, Some(resource)) => resource.version,
-            (false, None) => {
-                return Err(format!(
-                    "there is no policy `{name}`, neither in the log nor in this node's files"
-                ));
-            }
-        };
-        let not_here = || format!("the policy `{name}` is not in force on this node");
-        if let Some(why) = self.refused.get(&(name.to_owned(), server.clone())) {
-            if let Some(resource) = in_log {
-                site.outcome.cannot(resource, [why.clone()]);
-            }
-            return Err(format!(
-                "the policy `{name}` on the server `{server}`: {why}"
-            ));
-        }
-        let compiled = self.compiled.get(name).and_then(|sites| sites.get(server));
-        let compiled = match compiled {
-            Some(compiled) if compiled.version == version => compiled.clone(),
-            _ => {
-                let fresh = self.compile(server, name, version, site);
-                let fresh = fresh.ok_or_else(not_here)?;
-                let sites = self.compiled.entry(name.to_owned()).or_default();
-                sites.insert(server.clone(), fresh.clone());
-                fresh
-            }
-        };
-        compiled.policy.map_err(|why| {
-            if let Some(resource) = in_log {
-                site.outcome.cannot(resource, why);
-            }
-            not_here()
-        })
-    }
-
-    fn compile(
-        &self,
-        server: &ServerName,
-        name: &str,
-        version: u64,
-        site: &Bind<'_>,
-    ) -> Option<Compiled> {
-        let policy = match version {
-            0 => match site.files.compiled(server, name) {
-                Some(policy) => Ok(policy),
-                None => {
-                    let document = site.files.policy(name)?;
-                    compile(site.files, &document.file, name, &document.loaded, server)
-                }
-            },
-            _ => {
-                let held = self.policies.get(name)?;
-                let document = held.value.as_ref().filter(|_| held.is_fine())?;
-                let place = log::place(Kind::Policy, name);
-                compile(site.files, &place, name, document, server)
-            }
-        };
-        let policy = policy.map_err(|problems| sentences(&problems));
-        Some(Compiled { version, policy })
-    }
-}
-
-/// What a grant is bound amid.
-struct Bind<'a> {
-    files: &'a Loaded,
-    control: &'a Control,
-    known: &'a HashMap<&'a str, Arc<Server>, RandomState>,
-    outcome: &'a mut Outcome,
-    resource: &'a Resource,
 }
 
 impl Outcome {
@@ -390,20 +249,6 @@ impl Outcome {
 fn both(resource: &Resource) -> String {
     let (kind, name) = (log::kind_word(resource.kind), &resource.name);
     format!("a {kind} `{name}` is in this node's files too: take one of the two away")
-}
-
-fn same(old: &Bindings, new: &Bindings) -> bool {
-    let alike = |a: &Option<Arc<Policy>>, b: &Option<Arc<Policy>>| match (a, b) {
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        (None, None) => true,
-        _ => false,
-    };
-    old.len() == new.len()
-        && new.iter().all(|(name, binding)| {
-            old.get(name).is_some_and(|old| {
-                Arc::ptr_eq(&old.server, &binding.server) && alike(&old.policy, &binding.policy)
-            })
-        })
 }
 
 /// One token leads to one grant. Where two claim it, it is refused, except that the log does not take a good token away

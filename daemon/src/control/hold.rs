@@ -38,22 +38,26 @@ pub(super) fn sentences(problems: &[FileProblem]) -> Vec<String> {
     errors.take(WHY_MAX).map(ToString::to_string).collect()
 }
 
-/// Reads what is new of a kind and forgets what is gone.
+/// Reads what is new of a kind and forgets what is gone; whether there was any of it.
 pub(super) fn hold<T>(
     held: &mut HashMap<String, Arc<Held<T>>, RandomState>,
     control: &Control,
     kind: Kind,
     read: impl Fn(&Resource, &[u8]) -> Reading<T>,
-) {
+) -> bool {
+    let before = held.len();
     held.retain(|name, held| {
         let found = control.get(kind, name);
         found.is_some_and(|resource| resource.version == held.version)
     });
+    let mut changed = held.len() != before;
     for resource in control.iter(kind) {
         if let (false, Some(body)) = (held.contains_key(&resource.name), &resource.body) {
             let reading = read(resource, body);
             let fresh = Held::new(resource.version, reading);
             held.insert(resource.name.clone(), Arc::new(fresh));
+            changed = true;
         }
     }
+    changed
 }

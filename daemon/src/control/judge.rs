@@ -39,6 +39,7 @@ pub(super) fn judge(
     mut assembler: Assembler,
     files: &Loaded,
     control: &Control,
+    in_force: Option<&View>,
     change: &Change,
 ) -> Result<Vec<String>, Objection> {
     let word = log::kind_word(change.kind);
@@ -52,7 +53,10 @@ pub(super) fn judge(
             "a {word} `{name}` is in this node's files: give it another name, or take it out of the files first"
         )));
     }
-    let before = assembler.assemble(files, control, 0);
+    let before = match in_force {
+        Some(view) if view.control == control.version() => view.unresolved.clone(),
+        _ => assembler.assemble(files, control, 0).unresolved,
+    };
     let mut next = control.clone();
     let unconditional = Change {
         expect: None,
@@ -64,7 +68,7 @@ pub(super) fn judge(
         None => Vec::new(),
     };
     let after = assembler.assemble(files, &next, 0);
-    let was: HashSet<(Kind, &str)> = before.unresolved.iter().map(key).collect();
+    let was: HashSet<(Kind, &str)> = before.iter().map(key).collect();
     if let Some(own) = after.unresolved.iter().find(|u| key(u) == (kind, &**name)) {
         return Err(Objection::Unreadable(own.why.join("\n")));
     }

@@ -42,6 +42,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(3);
 const DEFINE_WAIT: Duration = Duration::from_secs(5);
 /// Longest pause between two views from the log; shorter ones follow from how long a view takes.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Resources that are told of in the log at once, when they are newly not in force.
+const TOLD_MAX: usize = 20;
 /// Questions that wait for the keeper; beyond, askers wait.
 pub const ASKS: usize = 16;
 
@@ -239,6 +241,7 @@ impl Keeper {
         match put {
             Ok(view) => {
                 let (control, unresolved) = (view.control, view.unresolved.clone());
+                let former = self.gate.views.load();
                 self.put(view);
                 self.late = self.waiting.as_ref().map(|_| Instant::now());
                 self.watch_log().await;
@@ -247,7 +250,11 @@ impl Keeper {
                     control,
                     "a new view is in force: the log changed"
                 );
-                for found in unresolved.iter() {
+                let known = former
+                    .map(|view| view.unresolved.clone())
+                    .unwrap_or_default();
+                let new = unresolved.iter().filter(|found| !known.contains(found));
+                for found in new.take(TOLD_MAX) {
                     let place = config::log::place(found.kind, &found.name);
                     let why = found.why.join("; ");
                     tracing::warn!(place, why, "not in force on this node");
@@ -322,7 +329,8 @@ impl Keeper {
     async fn check(&mut self, change: Change) -> Result<Vec<String>, Objection> {
         let (files, control) = (self.files.clone(), self.control());
         let assembler = self.assembler.clone();
-        let work = move || judge(assembler, &files, &control, &change);
+        let view = self.gate.views.load();
+        let work = move || judge(assembler, &files, &control, view.as_deref(), &change);
         spawn_blocking(work)
             .await
             .unwrap_or(Err(Objection::Stopping))

@@ -12,6 +12,7 @@
 //! and shown; everything else goes on.
 
 mod assemble;
+mod bind;
 pub mod edit;
 mod hold;
 mod judge;

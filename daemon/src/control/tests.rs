@@ -302,7 +302,7 @@ fn a_change_is_judged_by_the_view_that_it_would_make() {
     let (files, control) = (files(FILES), log());
     let judged = |kind, name: &str, body: Option<&str>| {
         let change = change(kind, name, body);
-        judge(Assembler::default(), &files, &control, &change)
+        judge(Assembler::default(), &files, &control, None, &change)
     };
     let url = r#"{"url": "http://127.0.0.1:2/mcp"}"#;
     assert_eq!(judged(Kind::Server, "new", Some(url)), Ok(Vec::new()));

@@ -8,7 +8,6 @@
 mod bounds;
 mod calls;
 mod commands;
-mod control;
 mod demo;
 mod edges;
 mod grants;
