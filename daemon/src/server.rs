@@ -24,10 +24,11 @@ use crate::{
     upstream::{stdio, streamable_http},
 };
 use anyhow::Context;
-use proto::limit::ledger::Bounds as LedgerBounds;
+use cluster::handle::{Failure, Handle};
 use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
+    process::ExitCode,
     rc::Rc,
     sync::{
         Arc, RwLock,
@@ -56,6 +57,7 @@ pub struct Source {
 /// A gateway whose sockets are bound: what must fail, failed before this existed.
 pub struct Server {
     gate: Arc<Gate>,
+    handle: Handle,
     settings: Settings,
     loaded: Loaded,
     source: Option<Source>,
@@ -91,12 +93,14 @@ impl Server {
             });
         }
         let metrics = Metrics::new();
+        let handle = node::open(&settings, &metrics)?;
         let audit = Audit::start(settings.audit.clone())?;
         metrics.watch_audit(&audit);
-        // In memory, until this node opens its data directory.
-        let (handle, _) = cluster::memory::open(LedgerBounds::default(), Arc::new(clock::now))?;
-        let counters_max = loaded.view.bounds.counters;
-        let limiter = Arc::new(Limiter::new(handle, counters_max, Arc::new(clock::now)));
+        let limiter = Arc::new(Limiter::new(
+            handle.clone(),
+            loaded.view.bounds.counters,
+            Arc::new(clock::now),
+        ));
         let stdio = Arc::new(stdio::Pool::new(metrics.clone()));
         let freshness = Arc::new(Freshness::new(settings.cluster.freshness_max));
         let views = Arc::default();
@@ -105,6 +109,7 @@ impl Server {
         let connections = Arc::default();
         Ok(Self {
             gate,
+            handle,
             settings,
             loaded,
             source,
@@ -120,14 +125,20 @@ impl Server {
         &self.addresses
     }
 
-    /// Serves until SIGTERM or SIGINT, or until `stop` turns true; then drains. A second signal ends at once.
-    /// `ready` is called once connections are served and signals are heard.
-    pub fn run(self, stop: watch::Receiver<bool>, ready: impl FnOnce()) -> anyhow::Result<()> {
+    /// Serves until SIGTERM or SIGINT, or until `stop` turns true; then drains. A second signal ends at once, and so does a
+    /// node that can no longer keep its ledger, with a code of its own. `ready` is called once connections are served and
+    /// signals are heard.
+    pub fn run(
+        self,
+        stop: watch::Receiver<bool>,
+        ready: impl FnOnce(),
+    ) -> anyhow::Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let Self {
             gate,
+            handle,
             settings,
             loaded,
             source,
@@ -137,12 +148,22 @@ impl Server {
             ..
         } = self;
         let (path, seen) = source.map(|source| (source.path, source.seen)).unzip();
-        let mut keeper = Keeper::new(gate.clone(), loaded, path, serves.clone(), None);
+        let mut keeper = Keeper::new(
+            gate.clone(),
+            loaded,
+            path,
+            serves.clone(),
+            Some(handle.clone()),
+        );
         // Before the first connection is served: what came early waits in the sockets' queues.
-        runtime.block_on(keeper.begin())?;
+        runtime.block_on(async {
+            node::wait_for_leader(&handle).await;
+            keeper.begin().await
+        })?;
         let threads = start_cores(&gate, &connections, &sockets, &serves)?;
         let running = Running {
             gate,
+            handle,
             connections,
             threads,
             settings,
@@ -178,6 +199,7 @@ fn start_cores(
 /// A gateway whose connections are served.
 struct Running {
     gate: Arc<Gate>,
+    handle: Handle,
     connections: Arc<Connections>,
     threads: Vec<JoinHandle<()>>,
     settings: Settings,
@@ -191,7 +213,7 @@ impl Running {
         self,
         mut stop: watch::Receiver<bool>,
         ready: impl FnOnce(),
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<ExitCode> {
         let gate = self.gate.clone();
         let (mut term, mut int, mut hup) = (
             signal(SignalKind::terminate())?,
@@ -206,7 +228,7 @@ impl Running {
         let plane = admin::Plane {
             views: gate.views.clone(),
             freshness: gate.freshness.clone(),
-            cluster: cluster::handle::Handle::disconnected(clock::now()),
+            cluster: self.handle.clone(),
             data_dir: self.settings.cluster.data_dir.clone(),
             limiter: gate.limiter.clone(),
             audit: gate.audit.clone(),
@@ -233,11 +255,13 @@ impl Running {
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut admin = Some(admin);
-        loop {
+        let mut failed = self.handle.failed();
+        let failure = loop {
             tokio::select! {
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = term.recv() => break None,
+                _ = int.recv() => break None,
+                _ = stop.wait_for(|stop| *stop) => break None,
+                Ok(failure) = failed.wait_for(Option::is_some) => break failure.clone(),
                 _ = hup.recv() => {
                     gate.audit.reopen();
                     // With a full queue there is a reload waiting already, or about to.
@@ -254,10 +278,11 @@ impl Running {
                     ended.context("the admin plane ended")??;
                 }
             }
-        }
+        };
         draining.store(true, Relaxed);
         let (connections, threads) = (&self.connections, self.threads);
-        shut_down(&gate, connections, threads, &mut term, &mut int).await;
+        let at_once = failure.is_some();
+        shut_down(&gate, connections, threads, &mut term, &mut int, at_once).await;
         // Everything is settled: what was leased and not spent goes back.
         gate.limiter.close(clock::now()).await;
         leases.abort();
@@ -266,7 +291,8 @@ impl Running {
         if let Some(admin) = admin {
             let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
         }
-        Ok(())
+        self.handle.shutdown().await;
+        Ok(exit_code(failure))
     }
 }
 
@@ -333,12 +359,16 @@ async fn shut_down(
     threads: Vec<JoinHandle<()>>,
     term: &mut Signal,
     int: &mut Signal,
+    at_once: bool,
 ) {
-    let bounds = gate
+    let mut bounds = gate
         .views
         .load()
         .map(|view| view.bounds.clone())
         .unwrap_or_default();
+    if at_once {
+        (bounds.drain_delay, bounds.drain_timeout) = (Duration::ZERO, Duration::ZERO);
+    }
     tracing::info!(delay_s = bounds.drain_delay.as_secs_f32(), "draining");
     gate.drain.advance(Phase::Draining);
     let orderly = async {
@@ -362,6 +392,17 @@ async fn shut_down(
         () = orderly => {}
         _ = term.recv() => std::process::exit(1),
         _ = int.recv() => std::process::exit(1),
+    }
+}
+
+fn exit_code(failure: Option<Failure>) -> ExitCode {
+    match failure {
+        Some(failure) => {
+            // Calls that were in flight are cut, and stay charged.
+            eprintln!("tollgate: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+        None => ExitCode::SUCCESS,
     }
 }
 

@@ -152,8 +152,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let address = gateway.addresses().first().copied();
     let address = address.context("the gateway has no listener")?;
     let (_keep, stop) = tokio::sync::watch::channel(false);
-    gateway.run(stop, || print!("{}", welcome(address, &scratch.0, &tokens)))?;
-    Ok(ExitCode::SUCCESS)
+    gateway.run(stop, || print!("{}", welcome(address, &scratch.0, &tokens)))
 }
 
 fn is_free(port: u16) -> bool {
@@ -203,6 +202,7 @@ fn configuration(port: u16, upstream: &str, dir: &Path, tokens: &[String]) -> St
         "bounds": {"drain_delay": "0s", "drain_timeout": "2s"},
         "audit": {"sink": {"file": {"path": dir.join("audit.jsonl")}}},
         "admin": {"socket": dir.join("admin.sock")},
+        "cluster": {"data_dir": dir.join("state")},
         "cluster": {"data_dir": dir.join("node")},
         "log": {"level": "warn"},
     })

@@ -1,13 +1,16 @@
 //! `tollgate serve`
 
 use crate::{
-    config,
-    server::{Server, Source},
+    config::{self, Loaded, Settings, watch::Seen},
+    server::{Server, Source, node},
     telemetry,
 };
 use anyhow::Context;
 use proto::doc::Severity;
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Arguments of `tollgate serve`.
 #[derive(Debug, clap::Args)]
@@ -24,20 +27,8 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Not canonical: the file may be a link that is swapped.
     let path = std::path::absolute(&args.config).unwrap_or_else(|_| args.config.clone());
-    let config::Attempt { outcome, seen } = config::attempt(&args.config, 1, None);
-    let loaded = match outcome {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            for problem in &problems {
-                eprintln!("{problem}");
-            }
-            let n = problems.iter().filter(|problem| problem.is_error()).count();
-            eprintln!(
-                "tollgate: {n} problem{} in the configuration; nothing was started",
-                if n == 1 { "" } else { "s" }
-            );
-            return Ok(ExitCode::from(1));
-        }
+    let Some((mut loaded, mut seen)) = load(&args.config) else {
+        return Ok(ExitCode::from(1));
     };
     if args.print_config {
         print!("{}", config::print_config(&loaded));
@@ -51,6 +42,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     super::cluster::join_first(&loaded.settings).context("cannot join the cluster")?;
+    if is_of_another_secret(&loaded.settings) {
+        // Limits are named with the secret of the cluster that was joined just now.
+        let Some(again) = load(&args.config) else {
+            return Ok(ExitCode::from(1));
+        };
+        (loaded, seen) = again;
+    }
     let listeners = loaded.settings.listeners.clone();
     let server = Server::new(loaded, Some(Source { path, seen })).context("cannot start")?;
     let addresses = server.addresses().to_vec();
@@ -64,6 +62,29 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             };
             eprintln!("tollgate: listening on {scheme}://{address}");
         }
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Reads the configuration, or says what is wrong with it.
+fn load(path: &Path) -> Option<(Loaded, Vec<Seen>)> {
+    let config::Attempt { outcome, seen } = config::attempt(path, 1, None);
+    match outcome {
+        Ok(loaded) => Some((loaded, seen)),
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("{problem}");
+            }
+            let n = problems.iter().filter(|problem| problem.is_error()).count();
+            eprintln!(
+                "tollgate: {n} problem{} in the configuration; nothing was started",
+                if n == 1 { "" } else { "s" }
+            );
+            None
+        }
+    }
+}
+
+fn is_of_another_secret(settings: &Settings) -> bool {
+    let own = node::secret_in(&settings.cluster.data_dir);
+    !settings.secret.configured && own.is_some_and(|own| own.0 != settings.secret.key.0)
 }

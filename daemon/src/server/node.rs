@@ -8,8 +8,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 /// Longest pause between questions whether the control plane known here is still the newest.
 const FRESH_EVERY: Duration = Duration::from_secs(1);
-/// How long the first leader is waited for at the start.
-const LEADER_WAIT: Duration = Duration::from_secs(10);
+/// How long the first answer of a leader is waited for at the start.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
 
 /// The secret that the node of a data directory hashes limits with; `None`: there is no node yet, or what is wrong with
 /// it is told when it is opened.
@@ -36,10 +36,16 @@ pub fn open(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Handle> {
     opened.with_context(|| format!("cluster.data_dir {}", configured.data_dir.display()))
 }
 
-/// Waits for a session: without one no limit can be defined. A leader that is not found in time is looked for further;
-/// until then calls that are limited are refused as unreachable.
+/// Waits until a leader was heard: without one no limit can be defined, and grants of the log are not known. One that is
+/// not found in time is looked for further; until then what needs it is refused as unreachable.
 pub async fn wait_for_leader(handle: &Handle) {
-    if handle.wait_for_session(LEADER_WAIT).await.is_err() {
+    let heard = async {
+        let _ = handle.wait_for_session(FIRST_WAIT).await;
+        while handle.fresh().asked_ns == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if tokio::time::timeout(FIRST_WAIT, heard).await.is_err() {
         tracing::warn!("no leader of the cluster was found yet");
     }
 }
