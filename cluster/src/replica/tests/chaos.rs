@@ -9,8 +9,8 @@ const STEPS: usize = 10_000;
 
 /// A write on its way, or an image.
 enum Job {
-    Write(Persist),
-    Image(crate::machine::Image),
+    Write(Box<Persist>),
+    Image(Box<crate::machine::Image>),
 }
 
 struct Chaos {
@@ -75,8 +75,8 @@ impl Chaos {
                 self.wire.push((node, Parcel::Extra(node, to.0, extra)));
             }
             let jobs = self.jobs.entry(node).or_default();
-            jobs.extend(effects.persist.map(Job::Write));
-            jobs.extend(effects.image.map(Job::Image));
+            jobs.extend(effects.persist.map(|persist| Job::Write(Box::new(persist))));
+            jobs.extend(effects.image.map(|image| Job::Image(Box::new(image))));
         }
         self.check(node);
     }
@@ -159,7 +159,7 @@ impl Chaos {
         match job {
             Job::Write(persist) => {
                 let number = persist.number;
-                on.disk.write(persist);
+                on.disk.write(*persist);
                 self.net
                     .with(node, |replica| replica.persisted(number, now));
             }
