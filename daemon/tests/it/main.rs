@@ -9,6 +9,7 @@ mod bounds;
 mod calls;
 mod commands;
 mod demo;
+mod durable;
 mod edges;
 mod grants;
 mod harness;
