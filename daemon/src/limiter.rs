@@ -116,7 +116,11 @@ impl Limiter {
     /// Returns everything that is leased and ends the node's session, for a graceful stop: from now on calls that need
     /// quota are refused as unreachable. Bounded to a few seconds.
     pub async fn close(&self, now: Now) {
-        if timeout(CLOSE, self.core.close(now)).await.is_err() {
+        self.close_within(CLOSE, now).await;
+    }
+
+    async fn close_within(&self, patience: Duration, now: Now) {
+        if timeout(patience, self.core.close(now)).await.is_err() {
             tracing::warn!(
                 "no answer to the goodbye: what is leased is lost until its windows end"
             );

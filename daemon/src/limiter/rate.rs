@@ -61,12 +61,6 @@ impl Rate {
         lock(&self.inner)
     }
 
-    /// Units charged in the window that runs at a moment of the ledger's time, as far as this node knows.
-    pub(super) fn charged(&self, at_ms: u64) -> u64 {
-        let view = self.lock().holder.view(&self.bucket);
-        if at_ms < view.end_ms { view.charged } else { 0 }
-    }
-
     /// Gives back what was admitted without the ledger, inside its window.
     pub(super) fn refund_outage(&self, outage: Outage, now: Now) -> Settled {
         let mut inner = self.lock();

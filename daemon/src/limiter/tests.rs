@@ -1,3 +1,5 @@
+mod beside;
+
 use super::*;
 use cluster::memory::{self, Memory, Mood};
 use proto::limit::{Identity, Outcome, RefundOn, Scale, Settled, Window, ledger::Bounds};

@@ -215,7 +215,7 @@ impl Core {
         }
     }
 
-    fn pushed(self: &Arc<Self>, push: Push) {
+    pub(super) fn pushed(self: &Arc<Self>, push: Push) {
         let now = (self.clock)();
         match push {
             Push::Recall {
