@@ -12,19 +12,22 @@ use crate::{
     tls::Who,
 };
 use proto::command::{NodeId, Role};
-use quinn::Connection;
+use quinn::{Connection, ConnectionError};
 use raft::eraftpb::Message;
 use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
     sync::Notify,
     task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// Pause before the second attempt, and the longest one, milliseconds.
@@ -32,6 +35,10 @@ const PAUSES_MS: (u64, u64) = (50, 500);
 /// How long one attempt may take. What is sent in it is repeated ever more rarely, so a new one is found sooner when a cut
 /// is mended.
 const ATTEMPT: Duration = Duration::from_millis(1_500);
+/// A connection that stood for this long was a good one: after it the pauses begin anew.
+const STOOD: Duration = Duration::from_secs(3);
+/// Pause after a voter said that this node is not a member.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Bytes of beats that may wait: old ones are worth nothing.
 const BEATS_BYTES_MAX: usize = 1 << 20;
 /// Heartbeats go before everything else, snapshots after it.
@@ -114,6 +121,7 @@ impl Link {
         let task = Task {
             shared: shared.clone(),
             queues: queues.clone(),
+            is_up: AtomicBool::new(false),
             node,
             address: address.clone(),
         };
@@ -144,6 +152,8 @@ impl Link {
 struct Task {
     shared: Arc<Shared>,
     queues: Arc<Queues>,
+    /// That it is connected was said, that it is lost was not.
+    is_up: AtomicBool,
     node: NodeId,
     address: String,
 }
@@ -155,29 +165,22 @@ impl Task {
             () = self.queues.stop.notified() => {}
         }
         // If a connection stood, its streams ended with the future that was dropped; the event is still owed.
-        if self.stands() {
-            self.down().await;
-        }
+        self.down().await;
         self.forget_job().await;
-    }
-
-    fn stands(&self) -> bool {
-        !self.queues.requests.is_closed()
     }
 
     async fn connect_again_and_again(&self) {
         let mut dice = Dice::new(u64::from_le_bytes(crate::identity::random()));
         let mut attempts = 0_u32;
         loop {
+            let began = Instant::now();
+            let mut is_refused = false;
             match timeout(ATTEMPT, self.connect(attempts)).await {
                 Ok(Ok(connection)) => {
                     tracing::debug!(node = %Shown(self.node), "connected");
                     let held = Held(connection);
-                    let why = self.serve(&held.0).await;
-                    tracing::info!(node = %Shown(self.node), why, "connection lost");
-                    self.down().await;
-                    // One that stood is worth trying again at once, once.
-                    attempts = 0;
+                    self.serve(&held.0).await;
+                    is_refused = refused(&held.0);
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(node = %Shown(self.node), address = self.address, %error, "cannot connect");
@@ -187,8 +190,16 @@ impl Task {
                 }
             }
             self.forget_job().await;
-            attempts = attempts.saturating_add(1);
-            sleep(Duration::from_millis(dice.pause(attempts, PAUSES_MS))).await;
+            attempts = match began.elapsed() > STOOD {
+                true => 1,
+                false => attempts.saturating_add(1),
+            };
+            if is_refused {
+                tracing::warn!(node = %Shown(self.node), "this voter does not let this node in: it was removed from the cluster");
+                sleep(REFUSED_PAUSE).await;
+            } else {
+                sleep(Duration::from_millis(dice.pause(attempts, PAUSES_MS))).await;
+            }
         }
     }
 
@@ -205,23 +216,27 @@ impl Task {
         Ok(connecting.await?)
     }
 
-    /// Until it breaks; says why.
-    async fn serve(&self, connection: &Connection) -> String {
+    /// Until it breaks.
+    async fn serve(&self, connection: &Connection) {
         let mut streams = JoinSet::new();
         if let Err(error) = self.open(connection, &mut streams).await {
-            return error.to_string();
+            tracing::info!(node = %Shown(self.node), %error, "a connection did not last");
+            return self.down().await;
         }
+        self.is_up.store(true, Ordering::Relaxed);
         self.shared.answer(Event::Connected(self.node)).await;
-        let why = tokio::select! {
-            why = connection.closed() => why.to_string(),
-            _ = streams.join_next() => {
-                close(connection, Close::Done);
-                "a stream ended".to_owned()
+        tokio::select! {
+            why = connection.closed() => {
+                tracing::info!(node = %Shown(self.node), %why, "connection lost");
             }
-        };
+            _ = streams.join_next() => {
+                tracing::info!(node = %Shown(self.node), "connection lost: a stream ended");
+                close(connection, Close::Done);
+            }
+        }
         // Nothing is heard after it is said to be lost.
         streams.shutdown().await;
-        why
+        self.down().await;
     }
 
     async fn open(&self, connection: &Connection, streams: &mut JoinSet<()>) -> io::Result<()> {
@@ -258,7 +273,9 @@ impl Task {
         for queue in self.queues.each() {
             queue.close();
         }
-        self.shared.answer(Event::Lost(self.node)).await;
+        if self.is_up.swap(false, Ordering::Relaxed) {
+            self.shared.answer(Event::Lost(self.node)).await;
+        }
     }
 
     /// A snapshot that was not begun will not be sent.
@@ -268,6 +285,14 @@ impl Task {
             let (to, ok) = (self.node, false);
             self.shared.peer(Event::SnapshotSent { to, ok }).await;
         }
+    }
+}
+
+/// Whether the other side closed it because this node is not a member.
+fn refused(connection: &Connection) -> bool {
+    match connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(why)) => why.error_code == Close::Forbidden.code(),
+        _ => false,
     }
 }
 

@@ -9,4 +9,5 @@ mod alone;
 mod harness;
 mod join;
 mod partition;
+mod three;
 mod transport;
