@@ -7,6 +7,7 @@
 
 mod bounds;
 mod calls;
+mod cluster;
 mod commands;
 mod demo;
 mod durable;
