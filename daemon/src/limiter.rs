@@ -15,6 +15,7 @@ mod counter;
 mod parked;
 mod rate;
 mod show;
+mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tickets;
@@ -27,6 +28,7 @@ pub use show::{Filter, Found, LimitState, SHOW_MAX};
 pub use tickets::{Charged, Tickets};
 
 use self::core::Core;
+use crate::metrics::Ledger;
 use cluster::handle::{Clock, Error, Handle};
 use counter::{Short, State};
 use proto::{
@@ -73,6 +75,11 @@ impl Limiter {
         Self {
             core: Arc::new(Core::new(handle, counters_max, clock)),
         }
+    }
+
+    /// Counts from now on in these metrics.
+    pub fn count_in(&self, ledger: Arc<Ledger>) {
+        self.core.tally.count_in(ledger);
     }
 
     /// The work beside the requests: prefetches, returns, what the leader says. To be run as a task for as long as the
@@ -214,12 +221,20 @@ impl Limiter {
         if short.code == Code::Unreachable && limit.on_unreachable == OnUnreachable::Allow {
             let outage = rate
                 .take_outage(charge.amount, limit.max, &core.handle, now)
-                .ok_or(short)?;
+                .ok_or(short);
+            core.tally.unreachable(match outage {
+                Ok(_) => "allowed",
+                Err(_) => core.why_unreachable(),
+            });
+            let outage = outage?;
             return Ok(Some(Held::Outage {
                 counter: counter.clone(),
                 limit: limit.clone(),
                 outage,
             }));
+        }
+        if short.code == Code::Unreachable {
+            core.tally.unreachable(core.why_unreachable());
         }
         Err(short)
     }

@@ -101,6 +101,7 @@ impl Server {
             loaded.view.bounds.counters,
             Arc::new(clock::now),
         ));
+        limiter.count_in(metrics.ledger().clone());
         let stdio = Arc::new(stdio::Pool::new(metrics.clone()));
         let freshness = Arc::new(Freshness::new(settings.cluster.freshness_max));
         let views = Arc::default();

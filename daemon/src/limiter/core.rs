@@ -5,6 +5,7 @@ use super::{
     lock,
     parked::{Known, Parked},
     rate::{self, Rate},
+    tally::Tally,
     timers::Timers,
     work::GATE_NS,
 };
@@ -64,6 +65,7 @@ pub(super) struct Core {
     /// Groups without room for another key: until when that is believed (boot clock), and their window's end.
     full: Mutex<HashMap<CounterKey, (u64, u64)>>,
     pub(super) closed: AtomicBool,
+    pub(super) tally: Tally,
     seeds: AtomicU64,
 }
 
@@ -97,6 +99,7 @@ impl Core {
             tasks: AtomicUsize::new(0),
             full: Mutex::default(),
             closed: AtomicBool::new(false),
+            tally: Tally::default(),
             seeds: AtomicU64::new(seed),
         }
     }
@@ -105,6 +108,15 @@ impl Core {
     pub(super) fn session(&self) -> Option<Session> {
         let session = self.session.load(Ordering::Acquire);
         (session > 0).then_some(Session(session))
+    }
+
+    /// Why quota could not be had, for the metrics.
+    pub(super) fn why_unreachable(&self) -> &'static str {
+        match self.session() {
+            _ if self.closed.load(Ordering::Acquire) => "stopping",
+            None => "no_session",
+            Some(_) => "no_answer",
+        }
     }
 
     /// See [`super::Limiter::define`].

@@ -36,7 +36,10 @@ pub(super) async fn fetch(
         Err(Began::Denied(denial)) => return Err(denied(core, charge, denial)),
         Err(Began::Waits(waiting)) => waiting,
     };
-    match timeout_at(until, &mut waiting.answer).await {
+    let begun = Instant::now();
+    let answered = timeout_at(until, &mut waiting.answer).await;
+    core.tally.waited(begun.elapsed());
+    match answered {
         Ok(Ok(Ok(ticket))) => Ok(ticket),
         Ok(Ok(Err(denial))) => Err(denied(core, charge, denial)),
         // Too late, or the holder went away: what it was told in the last moment still counts.

@@ -156,7 +156,9 @@ impl Core {
                 .handle
                 .lease(question.session, question.ask)
                 .await;
-            asking.answered(answer.ok());
+            let answer = answer.ok();
+            asking.core.tally.leased(answer.as_ref());
+            asking.answered(answer);
         });
     }
 
@@ -217,6 +219,7 @@ impl Core {
 
     pub(super) fn pushed(self: &Arc<Self>, push: Push) {
         let now = (self.clock)();
+        self.tally.pushed(&push);
         match push {
             Push::Recall {
                 session,

@@ -303,7 +303,7 @@ pub const TABLE: &[Row] = &[
         LEASES,
         Kind::Counter,
         &["result"],
-        "Questions for quota by what came of them: granted, refused, unreachable, undefined, quarantined.",
+        "Questions for quota by what came of them: granted, refused, keys (too many distinct ones), unreachable, undefined, quarantined, other.",
     ),
     row(
         LEASE_PUSHES,
@@ -321,7 +321,7 @@ pub const TABLE: &[Row] = &[
         UNREACHABLE,
         Kind::Counter,
         &["reason"],
-        "Charges for which quota could not be had: denied, or let through under on_unreachable: allow (allowed).",
+        "Charges for which quota could not be had: no_session (no leader since the start), no_answer, stopping; allowed: let through under on_unreachable: allow.",
     ),
     row(
         AUDIT_QUEUE,
