@@ -1,5 +1,8 @@
 //! `tollgate check`
 
+mod log;
+
+use self::log::Log;
 use crate::{
     bounds::Bounds,
     clock,
@@ -35,6 +38,9 @@ pub struct Args {
     /// Say what changes in the policies, compared with this older file
     #[arg(long, value_name = "OLD")]
     against: Option<PathBuf>,
+    /// Say which names of a configuration stand in the cluster's log too, as the gateway with this admin socket knows it
+    #[arg(long, value_name = "SOCKET")]
+    log_of: Option<PathBuf>,
 }
 
 /// What a file is.
@@ -63,7 +69,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Checks one file, and answers what is asked of it; false if there is an error.
 fn check(path: &Path, args: &Args) -> anyhow::Result<bool> {
-    let Some(policies) = read(path, true)? else {
+    let log = args.log_of.as_deref().map(Log::of).transpose()?;
+    let Some(policies) = read(path, log.as_ref(), true)? else {
         return Ok(false);
     };
     let mut fine = true;
@@ -71,7 +78,7 @@ fn check(path: &Path, args: &Args) -> anyhow::Result<bool> {
         fine &= call(&policies, tool, &args.args);
     }
     if let Some(old) = &args.against {
-        let Some(old) = read(old, false)? else {
+        let Some(old) = read(old, None, false)? else {
             return Ok(false);
         };
         against(&old, &policies);
@@ -80,7 +87,11 @@ fn check(path: &Path, args: &Args) -> anyhow::Result<bool> {
 }
 
 /// Reads a file and tells its problems; the policies in it, or nothing if there is an error.
-fn read(path: &Path, summarise: bool) -> anyhow::Result<Option<Vec<PolicyDocument>>> {
+fn read(
+    path: &Path,
+    log: Option<&Log>,
+    summarise: bool,
+) -> anyhow::Result<Option<Vec<PolicyDocument>>> {
     let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
     let node = match doc::parse(&text) {
         Ok(node) => node,
@@ -90,7 +101,7 @@ fn read(path: &Path, summarise: bool) -> anyhow::Result<Option<Vec<PolicyDocumen
         }
     };
     match told_from_keys(&node) {
-        Document::Config => Ok(read_config(path, summarise)),
+        Document::Config => Ok(read_config(path, log, summarise)),
         Document::Policy => Ok(read_policy(path, &text, summarise).map(|policy| vec![policy])),
         Document::Grants => bail!(
             "{}: a list; if these are grants, check the configuration that names them in `grants_files`",
@@ -166,7 +177,7 @@ fn tell_all(problems: impl IntoIterator<Item = FileProblem>) -> bool {
     fine
 }
 
-fn read_config(path: &Path, summarise: bool) -> Option<Vec<PolicyDocument>> {
+fn read_config(path: &Path, log: Option<&Log>, summarise: bool) -> Option<Vec<PolicyDocument>> {
     let loaded = match config::load(path, 1) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -176,10 +187,20 @@ fn read_config(path: &Path, summarise: bool) -> Option<Vec<PolicyDocument>> {
     };
     tell_all(loaded.remarks.iter().cloned());
     let (view, file) = (&loaded.view, path.display());
+    let conflicts = log.map(|log| log.conflicts(&loaded)).unwrap_or_default();
+    if !conflicts.is_empty() {
+        conflicts
+            .iter()
+            .for_each(|line| eprintln!("{file}: {line}"));
+        return None;
+    }
     if summarise {
         let ids: BTreeSet<_> = view.grants.values().map(|grant| &grant.id).collect();
         let (servers, grants, tokens) = (view.servers.len(), ids.len(), view.grants.len());
         println!("{file}: fine; servers: {servers}, grants: {grants}, tokens: {tokens}");
+        if let Some(log) = log {
+            println!("{file}: {}", log.summary());
+        }
     }
     Some(loaded.policies())
 }

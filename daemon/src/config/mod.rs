@@ -26,11 +26,13 @@ pub use settings::{
 
 use crate::view::View;
 use proto::{
+    control::Kind,
     doc::{Node, Pos, Problem, Severity},
     id::ServerName,
     policy::{self, Policy},
 };
 use std::{
+    collections::HashSet,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -88,6 +90,15 @@ impl Loaded {
     pub(crate) fn compiled(&self, server: &ServerName, name: &str) -> Option<Arc<Policy>> {
         let key = (server.clone(), name.to_owned());
         self.compiled.get(&key)?.clone()
+    }
+}
+
+/// The names of one kind that the files of a node take.
+pub(crate) fn names(files: &Loaded, kind: Kind) -> HashSet<&str> {
+    match kind {
+        Kind::Server => files.view.servers.keys().map(|name| &**name).collect(),
+        Kind::Policy => files.policy_names().collect(),
+        Kind::Grant => files.view.grants.values().map(|grant| &*grant.id).collect(),
     }
 }
 

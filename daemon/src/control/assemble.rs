@@ -5,7 +5,7 @@ use super::{
     hold::{Held, WHY_MAX, hold},
 };
 use crate::{
-    config::{Bindings, Loaded, LogGrant, Sources, Surroundings, log, watch::Seen},
+    config::{Bindings, Loaded, LogGrant, Sources, Surroundings, log, names, watch::Seen},
     view::{Grant, Origin, Server, Unresolved, View},
 };
 use foldhash::fast::RandomState;
@@ -16,7 +16,7 @@ use proto::{
     policy::dialect,
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -74,15 +74,6 @@ impl Outcome {
                 }
             }
         }
-    }
-}
-
-/// The names of one kind that the files of a node take.
-pub(super) fn names(files: &Loaded, kind: Kind) -> HashSet<&str> {
-    match kind {
-        Kind::Server => files.view.servers.keys().map(|name| &**name).collect(),
-        Kind::Policy => files.policy_names().collect(),
-        Kind::Grant => files.view.grants.values().map(|grant| &*grant.id).collect(),
     }
 }
 

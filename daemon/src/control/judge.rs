@@ -1,9 +1,6 @@
 //! Would a change of the log make a view that can be put in force here? Asked before the change is proposed.
 
-use super::{
-    assemble::{Assembler, names},
-    hold::sentences,
-};
+use super::{assemble::Assembler, hold::sentences};
 use crate::{
     config::{self, FileProblem, Loaded, log},
     view::{Unresolved, View},
@@ -48,7 +45,7 @@ pub(super) fn judge(
         let message = format!("`{name}`: the name of a {word} is 1 to 64 of A-Z a-z 0-9 _ . -");
         return Err(Objection::Unreadable(message));
     }
-    if change.body.is_some() && names(files, kind).contains(&**name) {
+    if change.body.is_some() && config::names(files, kind).contains(&**name) {
         return Err(Objection::Taken(format!(
             "a {word} `{name}` is in this node's files: give it another name, or take it out of the files first"
         )));

@@ -9,6 +9,7 @@ mod bounds;
 mod calls;
 mod cluster;
 mod commands;
+mod control;
 mod demo;
 mod durable;
 mod edges;

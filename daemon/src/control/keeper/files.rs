@@ -1,9 +1,6 @@
 //! Files that were read again: all or nothing of them takes effect.
 
-use super::{
-    super::assemble::{conflicts, names},
-    Failed, Keeper,
-};
+use super::{super::assemble::conflicts, Failed, Keeper};
 use crate::{
     config::{self, Loaded, Settings},
     gateway::listener::Tls,
@@ -49,7 +46,7 @@ impl Keeper {
         let found = conflicts(files, &self.control());
         let new = found.into_iter().filter(|(kind, name)| {
             // One that was there before is shown as long as it lasts, and keeps nothing else from being changed.
-            !names(&self.files, *kind).contains(&**name)
+            !config::names(&self.files, *kind).contains(&**name)
         });
         let told: Vec<_> = new
             .map(|(kind, name)| {
