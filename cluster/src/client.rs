@@ -54,6 +54,9 @@ pub enum Action {
     Session(Session),
     /// The leader says something.
     Push(Push),
+    /// This one is said to lead and is none of [`Client::set_voters`]: what is known of the members is old. Any voter
+    /// answers [`Request::Members`].
+    UnknownLeader(NodeId),
 }
 
 /// What a client is told at its start.
@@ -204,6 +207,9 @@ impl Client {
                     pending.sent = None;
                 }
                 self.again_at(id, now.boot_ns);
+                if let Some(leader) = leader.filter(|node| !self.voters.contains(node)) {
+                    self.actions.push_back(Action::UnknownLeader(leader));
+                }
                 if self.target == Some(from) {
                     let hint = leader.filter(|node| *node != from && self.voters.contains(node));
                     self.give_up(hint, now);

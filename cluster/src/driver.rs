@@ -305,6 +305,7 @@ impl Driver {
                 Action::Send { to, id, request } => self.send(to, id, request, now),
                 Action::Answer { ticket, response } => self.answer(ticket, response, now),
                 Action::Session(_) => {}
+                Action::UnknownLeader(_) => self.roll.is_behind(),
                 Action::Push(Push::Control { version }) => self.fresh.told(version, now),
                 // Nobody listens, or too slowly: pushes may be lost.
                 Action::Push(push) => drop(self.shared.pushes.send(push)),

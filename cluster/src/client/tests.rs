@@ -101,6 +101,7 @@ fn a_hint_is_followed_at_once_and_a_wrong_hint_is_not() {
     client.receive(first, id, not_leader(Some(leader)), at(2));
     assert_eq!(sent(&mut client, 2).0, leader);
     client.receive(leader, id, not_leader(Some(NodeId(77))), at(3));
+    assert_eq!(client.poll(at(3)), Some(Action::UnknownLeader(NodeId(77))));
     let next = sent(&mut client, 3).0;
     assert!(next != leader && next != NodeId(77));
 }

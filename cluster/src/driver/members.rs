@@ -58,6 +58,11 @@ impl Roll {
         self.told = version;
     }
 
+    /// Somebody leads who is not known here.
+    pub(super) fn is_behind(&mut self) {
+        self.version = None;
+    }
+
     /// Whether another voter could lead.
     pub(super) fn has_others(&self) -> bool {
         self.voters().count() > 1

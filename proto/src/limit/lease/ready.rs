@@ -27,7 +27,13 @@ impl Holder {
             return Some(0);
         }
         let holds = self.totals.reserved > 0 || bucket.remaining() > 0;
-        let held = holds.then(|| self.idle_at_ns().min(self.totals.deadline_ns));
+        // While calls wait nothing counts as unused.
+        let idle_ns = self.waiting.is_empty().then(|| self.idle_at_ns());
+        let held = holds.then(|| {
+            idle_ns.map_or(self.totals.deadline_ns, |idle| {
+                idle.min(self.totals.deadline_ns)
+            })
+        });
         let reserved = (self.totals.reserved > 0).then_some(self.reserve_ns.0);
         self.waiting
             .iter()
@@ -246,7 +252,12 @@ impl Holder {
 
     fn give_back(&mut self, bucket: &Bucket, now: Now) -> Option<Todo> {
         let at_ns = self.back_at_ns()?;
-        if now.boot_ns < at_ns || now.boot_ns >= self.totals.end_ns {
+        if now.boot_ns < at_ns {
+            return None;
+        }
+        if now.boot_ns >= self.totals.end_ns {
+            // Too late to be credited, unless the window is heard to last longer.
+            self.back_ns.0 = self.totals.end_ns;
             return None;
         }
         let pause_ns = self.back_ns.1;
