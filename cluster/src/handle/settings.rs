@@ -111,12 +111,15 @@ pub enum OpenError {
         error: io::Error,
     },
     /// Another process has the directory.
-    #[error("{path} is in use by another process", path = .0.display())]
+    #[error(
+        "{path} is in use by another process: each node has a data directory of its own (`cluster.data_dir`)",
+        path = .0.display()
+    )]
     InUse(PathBuf),
     /// The directory is empty and must not become a cluster of its own.
     #[error(
-        "{path} is empty and this node is configured to belong to a cluster: \
-         run `tollgate cluster join` with a token of that cluster first",
+        "{path} is empty and this node is configured to belong to a cluster: run `tollgate cluster init` if it is the \
+         first node, or `tollgate cluster join` with a token of `tollgate cluster token`",
         path = .0.display()
     )]
     NoIdentity(PathBuf),

@@ -22,20 +22,21 @@ use std::{
 };
 
 const TEACHES: &str = "\
-A cluster of three voters, each with its own configuration (its `cluster` section says where the others connect):
+Forming a cluster. Each node has a configuration of its own, whose `cluster` section says where it
+listens for the others and, but for the first, whom to join with which token:
 
-  first node    tollgate cluster init -c a.yaml && tollgate serve -c a.yaml
-  second node   tollgate cluster token -c a.yaml > b.token      (on the first; hand the file over)
-                tollgate serve -c b.yaml                        (`cluster.join` names the first node and b.token)
-  third node    likewise; with it the cluster bears the loss of any one node
-  gateways      tollgate cluster token --role client …; their configuration says `role: client`
+  first node   tollgate cluster init -c a.yaml && tollgate serve -c a.yaml
+  the others   tollgate cluster token -c a.yaml -o b.token     on the first; hand the file over
+               tollgate serve -c b.yaml                        on the new one: it joins by itself
+  gateways     the same with --role client, and `role: client` in their configuration
 
-Voters count: with 1 nothing may fail, with 3 one node, with 5 two. A node that joined as the second voter waits as a
-learner until there is a third, so that the number of voters stays odd.
+Voters hold the ledger: of 3 one may fail, of 5 two. A second voter waits as a learner for a third.
 
-A node that is lost for good:   tollgate cluster remove NODE, then join a new one with an empty data directory.
-More than half of them lost:    tollgate cluster recover --force on one that is left.
-All of them lost:               tollgate cluster restore FILE, from a file of `tollgate cluster snapshot`.";
+Mending one:
+
+  a node is lost for good      tollgate cluster remove NODE, then join a new one, its directory empty
+  more than half are lost      tollgate cluster recover --force, on one that is left
+  all of them are lost         tollgate cluster restore FILE, made by tollgate cluster snapshot";
 
 /// Arguments of `tollgate cluster`.
 #[derive(Debug, clap::Args)]

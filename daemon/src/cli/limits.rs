@@ -26,8 +26,8 @@ enum Command {
     /// Show counters in their present windows, by limit
     ///
     /// USED is what was charged, and what other nodes hold leased and may not have spent yet. LOST of it was held by
-    /// nodes that died: it is gone until the window ends, unless `tollgate limits credit` gives it back. HELD BY names the
-    /// nodes that leased it, with what each has taken and not returned. COUNTER is the counter's key: other nodes'
+    /// nodes that died: it is gone until the window ends, unless `tollgate limits credit` gives it back. LEASED TO names the
+    /// nodes, each with what it was granted less what it returned; it has spent that or holds it. COUNTER is the counter's key: other nodes'
     /// counters whose names this node never met are shown by it alone.
     Show {
         /// Only counters whose limit (server/policy/tool/counter), scope value or key contains this, or the one with this
@@ -42,7 +42,8 @@ enum Command {
     },
     /// Give back what dead nodes held of a counter in its present window
     ///
-    /// A node that died may have admitted calls with what it held: whoever gives it back allows the limit to be exceeded
+    /// A node counts as dead when it has started anew, was taken out, or was silent for ten minutes. It may have admitted
+    /// calls with what it held: whoever gives it back allows the limit to be exceeded
     /// by as much. Do it when you know that the node did not. The audit trail records it.
     Credit(Which),
     /// Start a counter's present window anew, as if nothing had been used
@@ -159,7 +160,16 @@ fn told(limits: &Limits) -> String {
     };
     let rows: Vec<_> = limits.counters.iter().map(row).collect();
     let heading = [
-        "LIMIT", "SCOPE", "KEY", "WINDOW", "USED", "MAX", "SHARE", "ENDS IN", "LOST", "HELD BY",
+        "LIMIT",
+        "SCOPE",
+        "KEY",
+        "WINDOW",
+        "USED",
+        "MAX",
+        "SHARE",
+        "ENDS IN",
+        "LOST",
+        "LEASED TO",
         "COUNTER",
     ];
     out += &table(&heading, &[4, 5, 6, 7, 8], &rows);

@@ -32,7 +32,7 @@ pub struct Gateway {
     /// The gateway's admin socket [default: where a gateway of this user has it]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// The gateway's configuration file, to find its admin socket
+    /// The gateway's configuration file: it says where the admin socket and the data are
     #[arg(
         short,
         long,

@@ -92,7 +92,10 @@ pub(in crate::cli) fn join_first(settings: &Settings) -> anyhow::Result<()> {
             cluster.data_dir.display()
         )
     })?;
-    let identity = enter(cluster, &join.peers, &configured_token(token)?)?;
+    let text = configured_token(token).context(
+        "this node has no identity yet: run `tollgate cluster init` if it is the first of its cluster; to join one it needs a token",
+    )?;
+    let identity = enter(cluster, &join.peers, &text)?;
     tracing::info!("joined: {}", told(&identity));
     Ok(())
 }
