@@ -21,7 +21,7 @@ type Faults = proto::faults::Faults;
 /// There are none in this build.
 #[cfg(not(feature = "faults"))]
 #[derive(Clone, Copy, Debug, Default)]
-struct Faults;
+struct Faults(());
 
 fn history(seed: u64, faults: Faults) -> Result<Outcome, String> {
     World::new(seed, faults)

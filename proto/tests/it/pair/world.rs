@@ -273,7 +273,7 @@ impl World {
     }
     #[cfg(not(feature = "faults"))]
     fn plant(&mut self, _node: usize) {
-        let Faults = self.faults;
+        let Faults(()) = self.faults;
     }
 
     fn define(&mut self) {

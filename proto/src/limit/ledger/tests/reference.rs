@@ -431,7 +431,6 @@ fn steps() -> impl Strategy<Value = (Vec<Step>, usize)> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 256, ..Config::default() })]
     #[test]
     fn it_agrees_with_the_model_and_with_its_own_dumps((steps, cut) in steps()) {
         if let Err(problem) = agree(Ledger::new(BOUNDS), &steps, cut) {
