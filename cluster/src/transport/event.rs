@@ -4,6 +4,7 @@ use crate::wire::{Extra, Push, Request, Response};
 use proto::command::NodeId;
 use raft::eraftpb::Message;
 use std::path::PathBuf;
+use tokio::sync::oneshot;
 
 /// What happened.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub enum Event {
     SnapshotSent {
         /// To whom.
         to: NodeId,
-        /// The receiver has it whole.
+        /// The receiver has it whole, and is done with its [`SnapshotFile`].
         ok: bool,
     },
     /// A node asks.
@@ -47,7 +48,8 @@ pub enum Event {
     Lost(NodeId),
 }
 
-/// A snapshot's data on disk; the file goes when this is dropped, unless it was moved away.
+/// A snapshot's data on disk; the file goes when this is dropped, unless it was moved away, and the sender is told that it
+/// may send what comes after it.
 #[derive(Debug)]
 pub struct SnapshotFile {
     /// Where; synced.
@@ -56,6 +58,8 @@ pub struct SnapshotFile {
     pub bytes: u64,
     /// What was checked.
     pub sha256: [u8; 32],
+    /// Dropped with this: the sender is told.
+    pub(super) _done: oneshot::Sender<()>,
 }
 
 impl Drop for SnapshotFile {

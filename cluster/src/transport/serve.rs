@@ -3,6 +3,7 @@
 use super::{
     Close, Event, Queue, REQUEST_IDS, Shared, Shown,
     endpoint::{VOTER_WINDOW, close, kind},
+    snapshot::TAKEN,
     streams::{Reader, class, converse},
 };
 use crate::{
@@ -21,7 +22,7 @@ use std::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// Handshakes at once; beyond half of them a stranger must show that its address is its own.
@@ -30,6 +31,8 @@ pub(super) const HANDSHAKES_MAX: usize = 64;
 pub(super) const JOINS_MAX: usize = 8;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// From a snapshot's being read to its being in force, or nearly: a leader that asked sooner would send it again.
+const INSTALL: Duration = Duration::from_millis(250);
 /// How long a stream may take to say what it is.
 const OPENING: Duration = Duration::from_secs(5);
 
@@ -204,12 +207,19 @@ impl Guest {
 
 async fn snapshot(guest: &Guest, reader: &mut Reader) {
     let shared = &guest.shared;
-    // One at a time: there is one leader. What waits here is held up by flow control.
-    let _turn = shared.snapshots.lock().await;
-    let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
-    match shared.inbox.receive(reader, number).await {
-        Ok((message, file)) if guest.owns(&message) => {
+    let received = {
+        // One at a time: there is one leader. What waits here is held up by flow control.
+        let _turn = shared.snapshots.lock().await;
+        let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
+        shared.inbox.receive(reader, number).await
+    };
+    match received {
+        Ok((message, file, done)) if guest.owns(&message) => {
             shared.peer(Event::Snapshot(message, file)).await;
+            // However it ends, it has ended.
+            let _ = done.await;
+            sleep(INSTALL).await;
+            reader.stop(TAKEN);
         }
         Ok(_) => tracing::warn!(node = %Shown(guest.node), "a snapshot for somebody else"),
         Err(error) => {

@@ -4,7 +4,7 @@ use super::{SnapshotFile, endpoint::preamble, streams::Reader};
 use crate::codec::{self, CHUNK_BYTES, Class, FromPeer};
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
-use quinn::SendStream;
+use quinn::{SendStream, VarInt};
 use raft::eraftpb::{Message, MessageType};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -16,11 +16,16 @@ use std::{
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncWriteExt},
+    sync::oneshot,
     time::timeout,
 };
 
 /// How long the other side may say nothing in the midst of a snapshot.
 const STALL: Duration = Duration::from_secs(20);
+/// How long it may take to read one that has come in.
+const LOAD: Duration = Duration::from_secs(120);
+/// How the receiver of a snapshot that it could use stops the stream.
+pub(super) const TAKEN: VarInt = VarInt::from_u32(1);
 /// Files of snapshots that have not come in whole begin with this.
 const PREFIX: &str = "incoming-";
 
@@ -62,22 +67,17 @@ pub(super) async fn send(mut stream: SendStream, message: &Message, file: &Path)
     let sha256 = finish(hash);
     codec::put(&mut buffer, Class::Snapshot, &Trailer { sha256 }).map_err(invalid)?;
     write(&mut stream, &mut buffer).await?;
-    stream.finish().map_err(invalid)?;
-    match timeout(STALL, stream.stopped())
-        .await
-        .map_err(io::Error::from)?
-    {
-        Ok(None) => Ok(()),
-        Ok(Some(code)) => Err(invalid(format!("refused, code {code}"))),
+    // The stream stays open: how the receiver stops it says what became of the snapshot.
+    match timeout(LOAD, stream.stopped()).await? {
+        Ok(Some(TAKEN)) => Ok(()),
+        Ok(_) => Err(invalid("the receiver has no use for it")),
         Err(error) => Err(error.into()),
     }
 }
 
 async fn write(stream: &mut SendStream, buffer: &mut BytesMut) -> io::Result<()> {
     let bytes = buffer.split().freeze();
-    timeout(STALL, stream.write_chunk(bytes))
-        .await
-        .map_err(io::Error::from)??;
+    timeout(STALL, stream.write_chunk(bytes)).await??;
     Ok(())
 }
 
@@ -106,12 +106,12 @@ impl Inbox {
         Ok(())
     }
 
-    /// Takes in one snapshot.
+    /// Takes in one snapshot. Who has it in hand is done when the last value comes or its sender goes.
     pub(super) async fn receive(
         &self,
         reader: &mut Reader,
         number: u64,
-    ) -> io::Result<(Message, SnapshotFile)> {
+    ) -> io::Result<(Message, SnapshotFile, oneshot::Receiver<()>)> {
         let message = match codec::take_peer(&next(reader).await?).map_err(invalid)? {
             FromPeer::Raft(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
                 message
@@ -126,10 +126,12 @@ impl Inbox {
             )));
         }
         // From here on the file goes with this value, whatever happens.
+        let (_done, done) = oneshot::channel();
         let mut snapshot = SnapshotFile {
             path: self.dir.join(format!("{PREFIX}{number}")),
             bytes,
             sha256: [0; 32],
+            _done,
         };
         // Made here and now: made behind our back, it could appear after this value has gone.
         let file = std::fs::File::options()
@@ -156,15 +158,12 @@ impl Inbox {
             return Err(invalid("its hash is another one"));
         }
         file.sync_all().await?;
-        Ok((*message, snapshot))
+        Ok((*message, snapshot, done))
     }
 }
 
 async fn next(reader: &mut Reader) -> io::Result<Bytes> {
-    match timeout(STALL, reader.next())
-        .await
-        .map_err(io::Error::from)?
-    {
+    match timeout(STALL, reader.next()).await? {
         Ok(Some((frame, _))) => Ok(frame),
         Ok(None) => Err(io::ErrorKind::UnexpectedEof.into()),
         Err(_) => Err(io::ErrorKind::ConnectionReset.into()),

@@ -3,7 +3,7 @@
 use super::{Close, Queue, endpoint::preamble};
 use crate::codec::{Class, Frames};
 use bytes::Bytes;
-use quinn::{RecvStream, SendStream};
+use quinn::{RecvStream, SendStream, VarInt};
 use std::{future::pending, io, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -72,6 +72,12 @@ impl Reader {
             large,
             leave: None,
         }
+    }
+
+    /// Reads no more, and tells the other side why.
+    pub(super) fn stop(&mut self, why: VarInt) {
+        // It may be at its end.
+        let _ = self.stream.stop(why);
     }
 
     /// The next frame, with the leave that a large one holds until it is dealt with; `None` at the stream's end.

@@ -58,6 +58,7 @@ impl Node {
             listen: self.listen,
             advertise: self.listen.map(|at| at.to_string()),
             bootstrap: false,
+            snapshot_after_bytes: 1 << 20,
             ..settings(self.dir.path())
         };
         self.handle = Some(handle::open(settings).unwrap());
@@ -239,6 +240,66 @@ fn what_is_put_into_the_cluster_is_heard_by_all_and_a_removed_node_by_none() {
         assert!(members.iter().all(|member| member.node != gone));
         client.handle().shutdown().await;
         for node in [&mut a, &mut b, &mut c] {
+            node.stop().await;
+        }
+    });
+}
+
+#[test]
+fn a_voter_that_was_away_while_the_log_was_shortened_gets_the_state_in_chunks() {
+    run(async {
+        let mut nodes = three().await;
+        let leader = which(&nodes, nodes[0].status().await.leader);
+        let away = (leader + 1) % 3;
+        nodes[away].stop().await;
+        // 6 MiB of documents: the log goes, the state stays.
+        for number in 0..48 {
+            let change = Change {
+                kind: Kind::Policy,
+                name: format!("p{number}"),
+                body: Some(vec![number; 128 << 10].into()),
+                expect: None,
+                by: "test".to_owned(),
+            };
+            let operate = Operate::Control(change);
+            let handle = nodes[leader].handle();
+            eventually(async || handle.operate(operate.clone()).await.ok()).await;
+        }
+        let committed = nodes[leader].status().await.committed;
+        nodes[away].start();
+        eventually(async || {
+            let local = nodes[away].handle().local();
+            (local.applied >= committed).then_some(())
+        })
+        .await;
+        let control = eventually(async || {
+            let control = nodes[away].handle().control().borrow().clone();
+            control
+                .get(Kind::Policy, "p47")
+                .is_some()
+                .then_some(control)
+        })
+        .await;
+        for number in 0..48 {
+            let found = control.get(Kind::Policy, &format!("p{number}")).unwrap();
+            assert!(
+                found
+                    .body
+                    .as_deref()
+                    .unwrap()
+                    .iter()
+                    .all(|byte| *byte == number)
+            );
+        }
+        let states = std::fs::read_dir(nodes[away].dir.path().join("snapshots")).unwrap();
+        let largest = states
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .max();
+        assert!(
+            largest.unwrap() > 1 << 20,
+            "it came as a state: {largest:?}"
+        );
+        for node in &mut nodes {
             node.stop().await;
         }
     });
