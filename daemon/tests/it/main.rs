@@ -10,6 +10,7 @@ mod calls;
 mod cluster;
 mod commands;
 mod control;
+mod control_cluster;
 mod demo;
 mod durable;
 mod edges;
