@@ -3,6 +3,7 @@
 pub mod control;
 pub mod members;
 
+use crate::command::Role;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`
@@ -44,8 +45,25 @@ pub struct Status {
     pub sessions: usize,
     /// The cluster's part of the view.
     pub control: Option<control::InForce>,
+    /// Its place in the cluster.
+    pub node: NodeStatus,
     /// The audit trail.
     pub audit: AuditStatus,
+}
+
+/// A node's place in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// It leads.
+    pub leads: bool,
+    /// It knows a leader.
+    pub has_leader: bool,
+    /// Counters that it remembers.
+    pub counters: usize,
 }
 
 /// How the audit trail is.

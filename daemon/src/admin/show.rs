@@ -4,7 +4,7 @@ use super::{Plane, control};
 use crate::view::{Grant, Origin, Server, Transport, View};
 use proto::{
     admin::{
-        self, AuditStatus, Status,
+        self, AuditStatus, NodeStatus, Status,
         control::{InForce, Unresolved},
     },
     grant::TokenHash,
@@ -36,6 +36,7 @@ pub(super) fn status(plane: &Plane) -> Status {
         grants: view.as_ref().map_or(0, |view| by_id(view).len()),
         sessions: (plane.sessions)(),
         control: view.as_deref().map(|view| in_force(plane, view)),
+        node: node(plane),
         audit: AuditStatus {
             ready: audit.ready(),
             queued: audit.queued(),
@@ -70,6 +71,17 @@ fn in_force(plane: &Plane, view: &View) -> InForce {
             })
             .collect(),
         unresolved_total: view.unresolved.len(),
+    }
+}
+
+fn node(plane: &Plane) -> NodeStatus {
+    let (handle, local) = (&plane.cluster, plane.cluster.local());
+    NodeStatus {
+        name: handle.name().to_owned(),
+        role: handle.role(),
+        leads: local.leader == Some(handle.node()),
+        has_leader: local.leader.is_some(),
+        counters: plane.limiter.len(),
     }
 }
 

@@ -5,9 +5,12 @@ use crate::admin::{default_socket, send};
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::Method;
-use proto::admin::{
-    self, Status, View,
-    control::{InForce, kind_word},
+use proto::{
+    admin::{
+        self, NodeStatus, Status, View,
+        control::{InForce, kind_word},
+    },
+    command::Role,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -190,10 +193,30 @@ fn told_status(status: &Status) -> String {
         "tollgate {version}, process {pid}, up {up}: {state}\n\
          view      {view}\n\
          {log}\
+         node      {}\n\
          sessions  {}\n\
          audit     {recorded}; {} of {} places taken; {} calls refused; {} rejections suppressed\n",
-        status.sessions, audit.queued, audit.places, audit.refused, audit.suppressed
+        told_node(&status.node),
+        status.sessions,
+        audit.queued,
+        audit.places,
+        audit.refused,
+        audit.suppressed
     )
+}
+
+fn told_node(node: &NodeStatus) -> String {
+    let role = match (node.role, node.leads) {
+        (_, true) => "voter, leads",
+        (Role::Voter, _) => "voter",
+        (Role::Client, _) => "lease client",
+    };
+    let leader = match node.has_leader {
+        true => "",
+        false => "; NO LEADER: what is leased is served, then limits are unreachable",
+    };
+    let NodeStatus { name, counters, .. } = node;
+    format!("{name}, {role}; {counters} counters here{leader}")
 }
 
 fn told_log(log: &InForce) -> String {
@@ -297,6 +320,13 @@ mod tests {
             grants: 4,
             sessions: 1,
             control: None,
+            node: NodeStatus {
+                name: "gate-1".into(),
+                role: Role::Voter,
+                leads: true,
+                has_leader: true,
+                counters: 7,
+            },
             audit: AuditStatus {
                 ready: true,
                 queued: 0,
@@ -308,6 +338,11 @@ mod tests {
         assert!(
             told_status(&status).starts_with("tollgate 0.1.0, process 7, up 3 min 20 s: ready\n")
         );
+        let alone = "node      gate-1, voter, leads; 7 counters here\n";
+        assert!(told_status(&status).contains(alone));
+        status.node.leads = false;
+        status.node.has_leader = false;
+        assert!(told_status(&status).contains("voter; 7 counters here; NO LEADER"));
         status.ready = false;
         status.audit.ready = false;
         assert!(told_status(&status).contains("calls cannot be recorded"));
