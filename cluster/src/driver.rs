@@ -24,6 +24,7 @@ use crate::{
     client::{Action, Client},
     handle::{Failure, Local, Shared, ToDriver},
     identity::{DataDir, Identity},
+    replica::Stop,
     transport::{Event, Incoming, Transport, Unsent},
     wire::{At, Push, Request, Response},
 };
@@ -233,7 +234,12 @@ impl Driver {
         match event {
             Event::Response { from, id, response } => self.receive(from, id, response, now),
             Event::Push(from, push) => self.client.pushed(from, push, now),
-            Event::Connected(_) => {}
+            Event::Connected(node) => self.roll.let_in(node),
+            Event::Refused(node) => {
+                if self.roll.refused(node, self.shared.node) {
+                    self.fail(Failure::Stopped(Stop::Removed));
+                }
+            }
             Event::Lost(node) => {
                 self.client.lost(node, now);
                 if let Some(voter) = voter {

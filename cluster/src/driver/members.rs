@@ -33,6 +33,8 @@ pub(crate) struct Roll {
     retry_ns: u64,
     /// When this voter's address may be told again.
     address_ns: u64,
+    /// Voters that did not let this node in when it last knocked.
+    refusing: BTreeSet<NodeId>,
 }
 
 impl Roll {
@@ -61,6 +63,19 @@ impl Roll {
     /// Somebody leads who is not known here.
     pub(super) fn is_behind(&mut self) {
         self.version = None;
+    }
+
+    /// A voter let this node in.
+    pub(super) fn let_in(&mut self, node: NodeId) {
+        self.refusing.remove(&node);
+    }
+
+    /// A voter did not let this node in. Whether that settles it: half of the others, for one may be dead.
+    pub(super) fn refused(&mut self, node: NodeId, own: NodeId) -> bool {
+        self.refusing.insert(node);
+        let others = || self.voters().filter(|(node, _)| *node != own);
+        let refusing = others().filter(|(node, _)| self.refusing.contains(node));
+        refusing.count() * 2 >= others().count()
     }
 
     /// Whether another voter could lead.

@@ -46,6 +46,8 @@ pub enum Event {
     Connected(NodeId),
     /// It is gone; what was asked on it will not be answered. Said once for each `Connected`.
     Lost(NodeId),
+    /// A voter does not let this node in: it knows that it was removed.
+    Refused(NodeId),
 }
 
 /// A snapshot's data on disk; the file goes when this is dropped, unless it was moved away, and the sender is told that it

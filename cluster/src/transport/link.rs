@@ -196,6 +196,7 @@ impl Task {
             };
             if is_refused {
                 tracing::warn!(node = %Shown(self.node), "this voter does not let this node in: it was removed from the cluster");
+                self.shared.answer(Event::Refused(self.node)).await;
                 sleep(REFUSED_PAUSE).await;
             } else {
                 sleep(Duration::from_millis(dice.pause(attempts, PAUSES_MS))).await;

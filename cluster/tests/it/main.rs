@@ -9,5 +9,6 @@ mod alone;
 mod harness;
 mod join;
 mod partition;
+mod several;
 mod three;
 mod transport;
