@@ -94,6 +94,15 @@ enum Failed {
     Refused(String),
 }
 
+impl Failed {
+    fn why(self) -> String {
+        match self {
+            Failed::Refused(why) => why,
+            Failed::Silent => SILENT.to_owned(),
+        }
+    }
+}
+
 impl Keeper {
     /// Keeps what was loaded; nothing is in force yet. Without a path nothing is reloaded; without a cluster there is no
     /// log.
@@ -123,16 +132,20 @@ impl Keeper {
     /// Puts the first view in force. A ledger that is silent does not keep a gateway from serving: its limits are
     /// unreachable until it answers.
     pub async fn begin(&mut self) -> anyhow::Result<()> {
-        let view = self.assemble(self.files.clone()).await;
-        let defined = timeout(FIRST_WAIT, self.define(&view)).await;
-        match defined.unwrap_or(Err(Failed::Silent)) {
-            Ok(()) => {}
+        let refused = |why| anyhow::anyhow!("the view cannot be put in force: {why}");
+        let first = timeout(FIRST_WAIT, self.of_the_log()).await;
+        let view = match first.unwrap_or(Err(Failed::Silent)) {
+            Ok(view) => view,
+            Err(Failed::Refused(why)) => return Err(refused(why)),
             Err(Failed::Silent) => {
                 tracing::warn!("the ledger is silent: limits are unreachable until it answers");
                 self.late = Some(Instant::now());
+                match self.assemble(self.files.clone()).await {
+                    Ok(view) => view,
+                    Err(failed) => return Err(refused(failed.why())),
+                }
             }
-            Err(Failed::Refused(why)) => anyhow::bail!("the ledger refuses a limit: {why}"),
-        }
+        };
         self.put(view);
         self.gate.metrics.reloaded(true, self.revision);
         Ok(())
@@ -208,10 +221,7 @@ impl Keeper {
             }
             Err(failed) => {
                 self.gate.metrics.reloaded(false, self.revision);
-                let why = match failed {
-                    Failed::Refused(why) => why,
-                    Failed::Silent => SILENT.to_owned(),
-                };
+                let why = failed.why();
                 tracing::error!(
                     cause,
                     revision = self.revision,
@@ -224,21 +234,7 @@ impl Keeper {
 
     /// Puts what the log says now in force.
     async fn follow_log(&mut self) {
-        self.assembler.accept();
-        let view = self.assemble(self.files.clone()).await;
-        self.put_reduced(&view);
-        let put = match self.define(&view).await {
-            Err(Failed::Refused(why)) => {
-                // What is new in it is too much: everything else goes on without.
-                let why = format!("the ledger does not take its limits: {why}");
-                let policies = self.new_policies(&view);
-                self.assembler.refuse(policies, &why);
-                let view = self.assemble(self.files.clone()).await;
-                self.define(&view).await.map(|()| view)
-            }
-            defined => defined.map(|()| view),
-        };
-        match put {
+        match self.of_the_log().await {
             Ok(view) => {
                 let (control, unresolved) = (view.control, view.unresolved.clone());
                 let former = self.gate.views.load();
@@ -261,11 +257,31 @@ impl Keeper {
                 }
             }
             Err(failed) => {
+                if self.late.is_none() {
+                    let why = failed.why();
+                    tracing::warn!(why, "a change of the log cannot be put in force yet");
+                }
                 self.late = Some(Instant::now());
-                tracing::warn!(?failed, "a change of the log cannot be put in force yet");
             }
         }
         self.confirm();
+    }
+
+    /// The view with what the log says now, its limits defined. What it takes away is gone at once.
+    async fn of_the_log(&mut self) -> Result<View, Failed> {
+        self.assembler.accept();
+        let view = self.assemble(self.files.clone()).await?;
+        self.put_reduced(&view);
+        let refused = match self.define(&view).await {
+            Err(Failed::Refused(why)) => why,
+            defined => return defined.map(|()| view),
+        };
+        // What is new in it is too much: everything else goes on without.
+        let why = format!("the ledger does not take its limits: {refused}");
+        let policies = self.new_policies(&view);
+        self.assembler.refuse(policies, &why);
+        let view = self.assemble(self.files.clone()).await?;
+        self.define(&view).await.map(|()| view)
     }
 
     async fn try_again(&mut self) {
@@ -280,7 +296,6 @@ impl Keeper {
                 Err(Failed::Silent) => {}
                 Err(Failed::Refused(why)) => {
                     tracing::error!("reload refused, the old view stays in force:\n{why}");
-                    self.late = None;
                 }
             },
         }
@@ -313,17 +328,20 @@ impl Keeper {
     }
 
     /// Assembles away from the threads that serve.
-    async fn assemble(&mut self, files: Arc<Loaded>) -> View {
+    async fn assemble(&mut self, files: Arc<Loaded>) -> Result<View, Failed> {
         let (control, mut assembler) = (self.control(), std::mem::take(&mut self.assembler));
         let work = move || {
             let view = assembler.assemble(&files, &control, 0);
             (view, assembler)
         };
-        let (view, assembler) = spawn_blocking(work)
-            .await
-            .expect("invariant: assembling does not panic, and nobody cancels it");
-        self.assembler = assembler;
-        view
+        match spawn_blocking(work).await {
+            Ok((view, assembler)) => {
+                self.assembler = assembler;
+                Ok(view)
+            }
+            // A fault of this program's: the old view stays, and what it knows of the log ages.
+            Err(error) => Err(Failed::Refused(format!("it cannot be assembled: {error}"))),
+        }
     }
 
     async fn check(&mut self, change: Change) -> Result<Vec<String>, Objection> {
@@ -407,9 +425,9 @@ impl Keeper {
     }
 }
 
-/// Why a reload is late.
-const SILENT: &str = "the ledger is silent: what the files revoke is refused already, the rest is put in force as soon as \
-                      it answers";
+/// Why a view is late.
+const SILENT: &str = "the ledger is silent: what is revoked is refused already, the rest is put in force as soon as it \
+                      answers";
 
 fn lines(problems: &[FileProblem]) -> String {
     let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();

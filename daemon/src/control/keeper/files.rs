@@ -14,11 +14,11 @@ impl Keeper {
         let refused = |error: anyhow::Error| Failed::Refused(format!("{error:#}"));
         let tls = self.tls(&files.settings).map_err(refused)?;
         self.no_new_conflicts(&files)?;
-        let mut former = self.assembler.clone();
+        let former = self.assembler.clone();
         self.assembler.files_changed();
-        let view = self.assemble(files.clone()).await;
+        let view = self.assemble(files.clone()).await?;
         if let Err(failed) = self.define(&view).await {
-            std::mem::swap(&mut self.assembler, &mut former);
+            self.assembler = former;
             if matches!(failed, Failed::Silent) {
                 self.put_reduced(&view);
                 self.waiting = Some(files);
