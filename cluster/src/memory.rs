@@ -8,8 +8,9 @@ use crate::{
 use proto::{
     command::{NodeId, Role},
     limit::{
-        HashKey,
-        ledger::{Bounds, Ledger, Session},
+        HashKey, Window,
+        lease::GiveBack,
+        ledger::{Bounds, Ledger, Refusal, Session, Standing},
     },
     time::Now,
 };
@@ -36,6 +37,8 @@ pub enum Mood {
     Silent,
     /// Carries them out, and the answer is lost: the asker is told after its patience, which is not waited for.
     Lost,
+    /// Grants whatever is asked for in windows of this length, and remembers nothing.
+    Grants(Window),
 }
 
 /// The test's side of it.
@@ -156,12 +159,43 @@ impl Memory {
                 drop(state);
                 let _ = answer.send(response);
             }
+            Mood::Grants(window) => {
+                let response = generous(&request, window, state.ledger.now_ms());
+                drop(state);
+                let _ = answer.send(Some(response));
+            }
             Mood::Lost => {
                 let _ = state.carry_out(request);
                 drop(state);
                 let _ = answer.send(None);
             }
         }
+    }
+}
+
+/// Everything is to be had.
+fn generous(request: &Request, window: Window, now_ms: u64) -> Response {
+    let at = At { now_ms, term: 1 };
+    let Request::Lease { ask, .. } = request else {
+        return Response::Done { at };
+    };
+    let id = window.id(now_ms);
+    let is_known = ask.window_hint == id;
+    let seen = if is_known { ask.seen_granted } else { 0 };
+    let granted_total = seen + u128::from(ask.want.max(ask.min));
+    let standing = Standing {
+        window: id,
+        end_ms: window.bounds_ms(id).1,
+        granted_total,
+        returned_total: if is_known { ask.returned_total } else { 0 },
+        used: granted_total,
+        remaining: u64::MAX,
+        ttl_ms: 5_000,
+        generation: 0,
+    };
+    Response::Lease {
+        verdict: Ok(standing),
+        at,
     }
 }
 
@@ -208,9 +242,9 @@ impl State {
     fn take_back(
         &mut self,
         session: Session,
-        returns: &[proto::limit::lease::GiveBack],
+        returns: &[GiveBack],
         bye: bool,
-    ) -> Result<(), proto::limit::ledger::Refusal> {
+    ) -> Result<(), Refusal> {
         for back in returns {
             self.ledger.give_back(session, back)?;
         }

@@ -5,6 +5,7 @@
 
 use super::{counter::Names, lock};
 use proto::limit::{CounterKey, Kind, Limit, lease::Rest, ledger::Session};
+use smallvec::SmallVec;
 use std::{
     collections::HashMap,
     hash::BuildHasher as _,
@@ -14,8 +15,8 @@ use std::{
     },
 };
 
-/// A table of 16,384 places holds seven eighths of that before it grows; this many leave it some room for chance.
-const SHARD_FULL: usize = 13_600;
+/// A table of 2,048 places holds seven eighths of that before it grows; this many leave it some room for chance.
+const SHARD_FULL: usize = 1_640;
 
 type Key = [u64; 2];
 type Hasher = foldhash::fast::RandomState;
@@ -226,7 +227,8 @@ fn whole(halves: Key) -> CounterKey {
 
 fn write(names: &Names, rest: &Rest) -> Box<[u8]> {
     let (text, scope_bytes, has_key) = names.parts();
-    let mut bytes = Vec::with_capacity(32 + text.len());
+    // On the stack first: one allocation of the right size, nothing shrunk.
+    let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
     for number in [
         rest.window.into(),
         rest.granted_total,
@@ -244,7 +246,7 @@ fn write(names: &Names, rest: &Rest) -> Box<[u8]> {
         bytes.push(number as u8);
     }
     bytes.extend_from_slice(text.as_bytes());
-    bytes.into()
+    Box::from(&*bytes)
 }
 
 fn read(bytes: &mut &[u8]) -> Option<u128> {

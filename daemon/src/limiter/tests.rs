@@ -1,9 +1,10 @@
 mod beside;
+mod memory;
 mod shown;
 mod threads;
 
 use super::*;
-use cluster::memory::{self, Memory, Mood};
+use cluster::memory::{Memory, Mood};
 use proto::limit::{Identity, Outcome, RefundOn, Scale, Settled, Window, ledger::Bounds};
 use std::ops::Deref;
 use tokio::time::timeout_at;
@@ -48,7 +49,7 @@ impl Deref for Node {
 impl Node {
     fn of(counters_max: usize) -> Self {
         let clock = Arc::new(Mutex::new(START));
-        let (handle, memory) = memory::open(Bounds::default(), reader(&clock)).unwrap();
+        let (handle, memory) = cluster::memory::open(Bounds::default(), reader(&clock)).unwrap();
         Self {
             limiter: Limiter::new(handle, counters_max, reader(&clock)),
             memory: Some(memory),

@@ -137,6 +137,9 @@ impl Core {
                 inner.holder.roll_back(&rate.bucket, ticket, now);
             }
         }
+        if inner.calls.is_empty() {
+            inner.calls = Vec::new();
+        }
         let due_ns = inner.holder.due_ns(&rate.bucket);
         // Nothing to do: it may be put to rest.
         self.timers.set(counter, due_ns.or(Some(now.boot_ns)));

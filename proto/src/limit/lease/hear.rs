@@ -1,8 +1,7 @@
 //! What a holder makes of what the ledger and its leader say.
 
 use super::{
-    At, Denial, FAILED_NS, GiveBack, Heard, Holder, LINGER_NS, MS, Question, SCARCE_NS, Todo,
-    USELESS_NS,
+    At, Denial, FAILED_NS, GiveBack, Heard, Holder, LINGER_NS, MS, Question, SCARCE_NS, USELESS_NS,
     denied::Denied,
     holder::{Totals, Why},
     until_ns,
@@ -222,7 +221,7 @@ impl Holder {
             self.trouble = Some(denial);
         }
         for waiter in self.waiting.drain(..) {
-            self.ready.push_back(Todo::Deny(waiter.call, denial));
+            self.ready.push_back((waiter.call, Err(denial)));
         }
     }
 

@@ -1,8 +1,8 @@
 //! The holder: its state, and everything that it can be told.
 
 use super::{
-    Call, Denial, FAILURES_PATIENT, RESEND_NS, Rest, STALLED_NS, Subject, Todo, View, WAITING_MAX,
-    Wait, denied::Denied, size::Demand,
+    Call, Denial, FAILURES_PATIENT, RESEND_NS, Rest, STALLED_NS, Subject, View, WAITING_MAX, Wait,
+    denied::Denied, size::Demand,
 };
 #[cfg(feature = "faults")]
 use crate::faults::Faults;
@@ -40,7 +40,7 @@ pub struct Holder {
     /// In the order in which they came.
     pub(super) waiting: VecDeque<Waiter>,
     /// Answers for calls, not yet polled.
-    pub(super) ready: VecDeque<Todo>,
+    pub(super) ready: VecDeque<(Call, Result<Ticket, Denial>)>,
     /// Until when a large call keeps what there is from smaller ones, and from when on that may happen again.
     pub(super) reserve_ns: (u64, u64),
     pub(super) questions: u64,
@@ -210,16 +210,13 @@ impl Holder {
     pub fn cancel(&mut self, bucket: &Bucket, call: Call, now: Now) -> Option<Denial> {
         let at = self.waiting.iter().position(|waiter| waiter.call == call);
         let waiter = at.and_then(|at| self.waiting.remove(at));
-        let given = self
-            .ready
-            .iter()
-            .position(|todo| matches!(todo, Todo::Admit(to, _) | Todo::Deny(to, _) if *to == call));
+        let given = self.ready.iter().position(|(to, _)| *to == call);
         match given.and_then(|at| self.ready.remove(at)) {
-            Some(Todo::Admit(_, ticket)) => {
+            Some((_, Ok(ticket))) => {
                 bucket.refund(ticket, now);
                 None
             }
-            Some(Todo::Deny(_, denial)) => Some(denial),
+            Some((_, Err(denial))) => Some(denial),
             _ => waiter?.refused,
         }
     }

@@ -6,16 +6,25 @@ use super::{
     holder::{Asked, Waiter, Why},
 };
 use crate::{faulty::planted, limit::bucket::Bucket, time::Now};
+use std::collections::VecDeque;
 
 impl Holder {
     /// What is to be done now; again until `None`.
     pub fn poll(&mut self, bucket: &Bucket, now: Now) -> Option<Todo> {
         self.turn(bucket, now);
-        if let Some(todo) = self.ready.pop_front() {
-            return Some(todo);
+        if let Some((call, answer)) = self.ready.pop_front() {
+            return Some(match answer {
+                Ok(ticket) => Todo::Admit(call, ticket),
+                Err(denial) => Todo::Deny(call, denial),
+            });
         }
         if let Some(question) = self.question(bucket, now) {
             return Some(Todo::Ask(question));
+        }
+        // A holder lives longer than its queues are needed.
+        self.ready = VecDeque::new();
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
         }
         self.give_back(bucket, now)
     }
@@ -84,7 +93,7 @@ impl Holder {
             let waits = now.boot_ns < waiter.until_ns;
             if !waits {
                 let denial = waiter.refused.unwrap_or(Denial::Unreachable);
-                ready.push_back(Todo::Deny(waiter.call, denial));
+                ready.push_back((waiter.call, Err(denial)));
             }
             waits
         });
@@ -109,7 +118,7 @@ impl Holder {
             let admitted = waiter.amount <= left && !held_up;
             if admitted {
                 left -= waiter.amount;
-                ready.push_back(Todo::Admit(waiter.call, bucket.mint(waiter.amount)));
+                ready.push_back((waiter.call, Ok(bucket.mint(waiter.amount))));
             }
             held_up |= !admitted && reserves && waiter.refused.is_none();
             !admitted
