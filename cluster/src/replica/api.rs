@@ -75,7 +75,7 @@ pub struct Effects {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
     /// It was taken out of the cluster.
-    #[error("this node was removed from the cluster")]
+    #[error("this node was removed from the cluster: empty its data directory to join anew")]
     Removed,
     /// It cannot apply what was committed.
     #[error("entry {index} cannot be applied: {error}")]

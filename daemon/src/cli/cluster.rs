@@ -52,8 +52,8 @@ pub struct Args {
 enum Command {
     /// Make this node the first of a cluster that others can join
     ///
-    /// Makes the cluster's private certificate authority, whose key stays in this node's data directory: back that
-    /// directory up. A node that served alone until now keeps its counters. The gateway must not be running.
+    /// Makes the cluster's private certificate authority, whose key stays in this node's data directory: keep a copy of
+    /// `ca.key` in a safe place, for nobody can join without it. A node that served alone until now keeps its counters. The gateway must not be running.
     Init,
     /// Make a token that lets one node join, and print it
     ///

@@ -42,7 +42,9 @@ pub(super) fn init(settings: &Settings) -> anyhow::Result<()> {
     let identity = setup::init(&cluster.data_dir, &cluster.name, address, clock::now())?;
     println!("{}", told(&identity));
     eprintln!(
-        "# Start it with `tollgate serve`, then make a token for each further node with `tollgate cluster token`."
+        "# Start it with `tollgate serve`, then make a token for each further node with `tollgate cluster token`.\n\
+         # Keep a copy of {} in a safe place: without it nobody can join.",
+        cluster.data_dir.join("ca.key").display()
     );
     Ok(())
 }
