@@ -21,6 +21,7 @@ mod hostile_lists;
 mod lists;
 mod operate;
 mod peers;
+mod proof;
 mod reach;
 mod real_peers;
 mod records;

@@ -48,7 +48,7 @@ fn a_million_counters_fit_into_120_mb() {
                 let each = (resident() - before) / BATCH;
                 println!("{each} bytes an active counter");
             }
-            while node.core.counters.len() > 0 {
+            while !node.core.counters.is_empty() {
                 ms += 600;
                 node.at(later(ms));
                 node.core.turn(later(ms));
