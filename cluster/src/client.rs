@@ -10,6 +10,10 @@
 //! Whatever is asked may be carried out more than once and heard late: requests are absolute, so a repeated one changes
 //! nothing, and one answer is as good as another. Only an operator's write is not repeated where it may have been done.
 
+mod words;
+
+pub use words::{Action, Settings};
+
 use crate::{
     dice::Dice,
     wire::{Push, Request, Response},
@@ -30,49 +34,6 @@ const PAUSE_NS: (u64, u64) = (25 * MS, 400 * MS);
 /// First pause before a refused Hello is said again, and the longest.
 const HELLO_PAUSE_NS: (u64, u64) = (250 * MS, 5_000 * MS);
 const MS: u64 = 1_000_000;
-
-/// What the shell must do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send over the connection to this voter (made if there is none).
-    Send {
-        /// Whom.
-        to: NodeId,
-        /// Echoed in the answer.
-        id: u64,
-        /// What.
-        request: Request,
-    },
-    /// A question has its answer, or was given up.
-    Answer {
-        /// As [`Client::ask`] returned it.
-        ticket: u64,
-        /// `None`: unreachable until its deadline, or too much was outstanding.
-        response: Option<Response>,
-    },
-    /// A session began: whatever was held under another one is void.
-    Session(Session),
-    /// The leader says something.
-    Push(Push),
-    /// This one is said to lead and is none of [`Client::set_voters`]: what is known of the members is old. Any voter
-    /// answers [`Request::Members`].
-    UnknownLeader(NodeId),
-}
-
-/// What a client is told at its start.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Greater than at any start before; the low [`NONCE_SPARE_BITS`] are 0.
-    pub nonce: u64,
-    /// Hash of the identity secret.
-    pub secret_check: u64,
-    /// The highest rules version that this build knows.
-    pub rules_max: u32,
-    /// Most questions outstanding; the next is answered `None` at once.
-    pub outstanding_max: usize,
-    /// For jitter.
-    pub seed: u64,
-}
 
 /// A node's dealings with the voters.
 #[derive(Debug)]
