@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
-use tokio::{sync::broadcast::error::RecvError, time::sleep};
+use tokio::{sync::broadcast::error::RecvError, task::yield_now, time::sleep};
 
 /// Counters that one turn looks at.
 const TURN_MAX: usize = 4_096;
@@ -66,6 +66,8 @@ impl Core {
                 self.rejoin(present).await;
             }
             self.turn((self.clock)());
+            // However much is due, others of this runtime have their turn.
+            yield_now().await;
         }
     }
 
@@ -251,6 +253,10 @@ impl Core {
     /// Another session begins: limits are defined for it, then everything held under the former one is void.
     async fn rejoin(self: &Arc<Self>, session: Session) {
         let defining = self.defining.lock().await;
+        if self.session() == Some(session) {
+            // A view was announced meanwhile.
+            return;
+        }
         let definitions = lock(&self.definitions).clone();
         let revision = self.revision.fetch_add(1, Ordering::AcqRel) + 1;
         match self.handle.define(revision, &definitions).await {
