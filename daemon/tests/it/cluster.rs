@@ -345,38 +345,6 @@ fn elapsed_into_minute() -> u64 {
 }
 
 #[test]
-fn a_node_alone_that_is_killed_finds_its_counters_again() {
-    let (upstream, token) = (upstream(), new_token());
-    let limits = json!([{ "counter": "c", "window": "day", "max": 5, "scope": "grant" }]);
-    let policy =
-        json!({ "version": "1", "default": "deny", "tools": { "echo": { "limits": limits } } });
-    let start = |dir: TempDir| {
-        let servers = format!("servers:\n  s:\n    url: {}\n", upstream.url());
-        let config = format!(
-            "{servers}{}",
-            sections(&inline("p", &policy), &[("g", &token, "p")])
-        );
-        Gate::start_in(dir, &config)
-    };
-    let gate = start(tempfile::tempdir().unwrap());
-    let client = gate.client("s", &token);
-    let first = (0..3)
-        .filter(|_| client.call("echo", json!({})).denial().is_none())
-        .count();
-    assert_eq!(first, 3);
-    let dir = gate.killed();
-    let gate = start(dir);
-    let client = gate.client("s", &token);
-    let codes: Vec<_> = (0..10)
-        .map(|_| client.call("echo", json!({})).denial())
-        .collect();
-    let again = codes.iter().filter(|code| code.is_none()).count();
-    // What it held when it was killed is lost, and nothing of what it admitted is forgotten.
-    assert!(again <= 2, "{codes:?}");
-    assert!(upstream.recorder().count("echo") <= 5);
-}
-
-#[test]
 fn a_copy_of_the_state_becomes_a_new_cluster_and_so_does_what_one_voter_has_left() {
     let mut world = World::new();
     world.form();

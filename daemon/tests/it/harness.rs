@@ -151,13 +151,6 @@ impl Gate {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// `kill -9`; answers with its directory.
-    pub fn killed(mut self) -> TempDir {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
-    }
-
     /// Waits for the end and returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
