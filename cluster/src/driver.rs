@@ -24,7 +24,6 @@ use crate::{
     client::{Action, Client},
     handle::{Failure, Local, Shared, ToDriver},
     identity::{DataDir, Identity},
-    replica::Stop,
     transport::{Event, Incoming, Transport, Unsent},
     wire::{At, Push, Request, Response},
 };
@@ -235,11 +234,7 @@ impl Driver {
             Event::Response { from, id, response } => self.receive(from, id, response, now),
             Event::Push(from, push) => self.client.pushed(from, push, now),
             Event::Connected(node) => self.roll.let_in(node),
-            Event::Refused(node) => {
-                if self.roll.refused(node, self.shared.node) {
-                    self.fail(Failure::Stopped(Stop::Removed));
-                }
-            }
+            Event::Refused(node) => self.turned_away(node),
             Event::Lost(node) => {
                 self.client.lost(node, now);
                 if let Some(voter) = voter {
@@ -285,6 +280,7 @@ impl Driver {
             self.shared.hear(at, now);
             self.local.term = self.local.term.max(at.term);
         }
+        self.look_at_refusals(from, &response, now);
         self.client.receive(from, id, response, now);
     }
 

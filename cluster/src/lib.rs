@@ -22,6 +22,7 @@ pub mod join;
 pub mod log;
 pub mod machine;
 pub mod membership;
+#[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod node;
 pub mod replica;

@@ -4,13 +4,15 @@
 
 use super::{Driver, Waiter};
 use crate::{
-    handle::Shared,
+    handle::{Failure, Shared},
     identity::Identity,
+    replica::Stop,
     transport::{Members, Peer, Transport},
     wire::{Operate, Request, Response},
 };
 use proto::{
     command::{NodeId, Role},
+    limit::ledger::Refusal,
     time::Now,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const REMOVED_MAX: usize = 4_096;
 /// Pause between questions that got no answer.
 const RETRY_NS: u64 = 1_000_000_000;
+
+/// Pause between warnings.
+const WARN_NS: u64 = 60_000_000_000;
 
 /// What is known of the membership.
 #[derive(Debug, Default)]
@@ -33,6 +38,8 @@ pub(crate) struct Roll {
     retry_ns: u64,
     /// When this voter's address may be told again.
     address_ns: u64,
+    /// When what is wrong may be said again.
+    warned_ns: u64,
     /// Voters that did not let this node in when it last knocked.
     refusing: BTreeSet<NodeId>,
 }
@@ -154,6 +161,27 @@ impl Driver {
             let address = self.address.clone();
             let request = Request::Operate(Operate::Address { address });
             self.ask_as(Waiter::Address, request, now);
+        }
+    }
+
+    /// A voter does not know this node as a member.
+    pub(super) fn turned_away(&mut self, node: NodeId) {
+        if self.roll.refused(node, self.shared.node) {
+            self.fail(Failure::Stopped(Stop::Removed));
+        }
+    }
+
+    /// What an operator must know of: this node will not be heard as it is.
+    pub(super) fn look_at_refusals(&mut self, from: NodeId, response: &Response, now: Now) {
+        match response {
+            Response::Removed => self.turned_away(from),
+            Response::Refused(Refusal::Secret) if self.roll.warned_ns <= now.boot_ns => {
+                self.roll.warned_ns = now.boot_ns.saturating_add(WARN_NS);
+                tracing::error!(
+                    "the cluster does not hear this node: its `identity_secret` is not that of the other nodes"
+                );
+            }
+            _ => {}
         }
     }
 

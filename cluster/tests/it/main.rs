@@ -6,6 +6,7 @@
 )]
 
 mod alone;
+mod disk;
 mod harness;
 mod join;
 mod partition;

@@ -3,6 +3,7 @@
 use crate::harness::*;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::{fs::File, io::Write, process::Command};
 
 const MAX: u64 = 5;
 
@@ -64,4 +65,51 @@ fn a_gateway_that_is_stopped_loses_nothing() {
     assert_eq!(drain(&gate, &token), MAX - 3);
     gate = gate.restart(Signal::TERM);
     assert_eq!(drain(&gate, &token), 0);
+}
+
+/// Leaves no byte of the gateway's disk free.
+fn fill(gate: &Gate) {
+    let mut file = File::create(gate.state().join("fill")).unwrap();
+    let mut size = 1 << 20;
+    while size > 0 {
+        if file.write_all(&vec![1; size]).is_err() {
+            size /= 2;
+        }
+    }
+}
+
+/// Puts a policy that is mostly a long remark into the log.
+fn put_long_policy(gate: &Gate, name: &str) -> bool {
+    let path = gate.path(&format!("{name}.yaml"));
+    let remark = format!("# {}\n", "x".repeat(98)).repeat(10_000);
+    let policy = "version: '1'\ndefault: allow\ntools: {}\n";
+    std::fs::write(&path, format!("{remark}{policy}")).unwrap();
+    let put = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["policy", "put", name])
+        .arg(&path)
+        .arg("--socket")
+        .arg(gate.path("admin/admin.sock"))
+        .output()
+        .unwrap();
+    put.status.success()
+}
+
+#[test]
+fn a_gateway_whose_disk_is_full_acknowledges_nothing_and_ends_with_74() {
+    let (upstream, token) = (upstream(), new_token());
+    let servers = format!("servers:\n  s:\n    url: {}\n", upstream.url());
+    let policies = sections(&inline("p", &policy()), &[("g", &token, "p")]);
+    let Some(mut gate) = Gate::start_on_small_disk(&format!("{servers}{policies}"), 16) else {
+        return eprintln!("skipped: no disk can be mounted here");
+    };
+    call(&gate, &token, 1);
+    assert!(put_long_policy(&gate, "fits"));
+    fill(&gate);
+    // Room that the log's file has already takes a few.
+    let taken = (0..8).take_while(|n| put_long_policy(&gate, &format!("p{n}")));
+    assert!(taken.count() < 8, "a full disk took all of them");
+    assert_eq!(gate.wait(), Some(74), "{}", gate.log());
+    assert!(gate.log().contains("the log cannot be"), "{}", gate.log());
+    // What was in flight or had quota was charged and written down.
+    assert_eq!(gate.audit(1, |line| line["tool"] == "echo").len(), 1);
 }

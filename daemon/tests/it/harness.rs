@@ -60,7 +60,35 @@ impl Gate {
     pub fn start_with(dir: TempDir, config: &str, stdout: Stdio) -> Self {
         let path = dir.path().join("tollgate.yaml");
         std::fs::write(&path, complete(dir.path(), config)).unwrap();
-        Self::spawn(dir, state_dir(), stdout)
+        Self::spawn(tollgate(), dir, state_dir(), stdout)
+    }
+
+    /// With its data on a disk of its own of so many MiB; `None`: this test may not mount one.
+    pub fn start_on_small_disk(config: &str, size: u32) -> Option<Self> {
+        let state = state_dir();
+        let mount = format!(
+            "mount -t tmpfs -o size={size}m,mode=0700 none '{}'",
+            state.path().display()
+        );
+        let may = Command::new("unshare")
+            .args(["-m", "sh", "-c", &mount])
+            .status();
+        if !may.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tollgate.yaml");
+        std::fs::write(&path, complete(dir.path(), config)).unwrap();
+        let mut command = Command::new("unshare");
+        let script = format!("{mount} && exec \"$0\" \"$@\"");
+        command.args(["-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_tollgate")]);
+        Some(Self::spawn(command, dir, state, Stdio::null()))
+    }
+
+    /// The data directory as the gateway sees it, on whatever disk.
+    pub fn state(&self) -> PathBuf {
+        let inside = self.state.path().strip_prefix("/").unwrap();
+        Path::new(&format!("/proc/{}/root", self.pid())).join(inside)
     }
 
     /// Ends the process with this signal and starts another one with the same files.
@@ -69,14 +97,13 @@ impl Gate {
         self.wait();
         let fresh = |dir| std::mem::replace(dir, tempfile::tempdir().unwrap());
         let (dir, state) = (fresh(&mut self.dir), fresh(&mut self.state));
-        Self::spawn(dir, state, Stdio::null())
+        Self::spawn(tollgate(), dir, state, Stdio::null())
     }
 
-    fn spawn(dir: TempDir, state: TempDir, stdout: Stdio) -> Self {
-        let path = dir.path().join("tollgate.yaml");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+    fn spawn(mut command: Command, dir: TempDir, state: TempDir, stdout: Stdio) -> Self {
+        let mut child = command
             .args(["serve", "--config"])
-            .arg(&path)
+            .arg(dir.path().join("tollgate.yaml"))
             .env("STATE_DIRECTORY", state.path())
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -216,6 +243,10 @@ impl Drop for Gate {
             eprintln!("--- the gateway's log\n{}", self.log());
         }
     }
+}
+
+fn tollgate() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_tollgate"))
 }
 
 /// Where a gateway keeps its ledger: in memory where the system has such a place, because many gateways on one busy disk
