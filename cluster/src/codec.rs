@@ -7,6 +7,8 @@
 //! bytes never reach protobuf.
 
 mod frames;
+#[cfg(test)]
+mod golden;
 mod raft;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ mod link;
 mod members;
 mod queue;
 mod serve;
+mod shared;
 mod snapshot;
 mod streams;
 #[cfg(test)]
@@ -25,12 +26,13 @@ pub(crate) use endpoint::{Close, asking, close, joining, preamble};
 pub use event::{Event, SnapshotFile};
 pub(crate) use link::resolve;
 pub use members::{Members, Peer};
+pub use shared::Stats;
 pub(crate) use streams::{Reader, class};
 
 use crate::{
     codec::{self, ToAsker},
     join::{Desk, Gate},
-    tls::{Credentials, Who},
+    tls::Credentials,
     wire::{Extra, Push, Request, Response},
 };
 use link::Link;
@@ -38,14 +40,14 @@ use proto::command::{NodeId, Role};
 use queue::Queue;
 use raft::eraftpb::Message;
 use serve::Asker;
+use shared::{Counts, Shared, count, read, write};
 use std::{
-    collections::HashMap,
     fmt, io,
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU16, AtomicU64},
+        Arc, RwLock,
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -131,29 +133,6 @@ pub struct Incoming {
     closed: watch::Receiver<bool>,
 }
 
-struct Shared {
-    who: Who,
-    runtime: Handle,
-    endpoint: quinn::Endpoint,
-    bounds: Bounds,
-    members: RwLock<members::Table>,
-    links: RwLock<HashMap<NodeId, Link>>,
-    askers: RwLock<HashMap<NodeId, Asker>>,
-    desk: RwLock<Option<Desk>>,
-    joins: Gate,
-    inbox: snapshot::Inbox,
-    /// Held by the snapshot that comes in.
-    snapshots: Mutex<()>,
-    numbers: AtomicU64,
-    serials: AtomicU16,
-    /// Leave to put a large request together.
-    large: Arc<Semaphore>,
-    peers: mpsc::Sender<Event>,
-    answers: mpsc::Sender<Event>,
-    asks: mpsc::Sender<(Event, Option<OwnedSemaphorePermit>)>,
-    closed: watch::Sender<bool>,
-}
-
 /// A node's id for people.
 struct Shown(NodeId);
 
@@ -175,15 +154,6 @@ impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Incoming").finish_non_exhaustive()
     }
-}
-
-/// What is behind these locks is replaced whole or entry by entry, so what another thread left is sound.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Transport {
@@ -221,6 +191,7 @@ impl Transport {
             snapshots: Mutex::new(()),
             numbers: AtomicU64::new(0),
             serials: AtomicU16::new(0),
+            counts: Counts::default(),
             large: Arc::new(Semaphore::new(LARGE_MAX)),
             peers,
             answers,
@@ -279,20 +250,24 @@ impl Transport {
     /// To `message.to`, or lost.
     pub fn send_raft(&self, message: &Message) {
         let links = read(&self.shared.links);
-        let Some(link) = links.get(&NodeId(message.to)) else {
-            return;
-        };
-        if let Err(Unsent::TooLarge) = link.put_raft(message) {
-            // Nothing that is proposed is as large; losing it in silence would be hard to find.
-            tracing::error!(to = %Shown(NodeId(message.to)), "a raft message cannot be encoded");
+        let link = links.get(&NodeId(message.to));
+        match link.map_or(Err(Unsent::NotConnected), |link| link.put_raft(message)) {
+            Ok(()) => {}
+            Err(Unsent::TooLarge) => {
+                // Nothing that is proposed is as large; losing it in silence would be hard to find.
+                tracing::error!(to = %Shown(NodeId(message.to)), "a raft message cannot be encoded");
+            }
+            Err(_) => count(&self.shared.counts.raft_lost),
         }
     }
 
     /// To a voter, or lost.
     pub fn send_extra(&self, to: NodeId, extra: &Extra) {
-        if let Some(link) = read(&self.shared.links).get(&to) {
-            let beats = &link.queues.beats;
-            let _ = beats.put(|buffer| codec::put_extra(buffer, extra));
+        let links = read(&self.shared.links);
+        let beats = links.get(&to).map(|link| &link.queues.beats);
+        let put = |queue: &Arc<Queue>| queue.put(|buffer| codec::put_extra(buffer, extra)).is_ok();
+        if !beats.is_some_and(put) {
+            count(&self.shared.counts.raft_lost);
         }
     }
 
@@ -336,7 +311,10 @@ impl Transport {
             .put(|buffer| codec::put_answer(buffer, &response))
         {
             Ok(()) | Err(Unsent::NotConnected) => {}
-            Err(Unsent::Full) => close(&asker.connection, Close::Slow),
+            Err(Unsent::Full) => {
+                count(&self.shared.counts.slow);
+                close(&asker.connection, Close::Slow);
+            }
             Err(Unsent::TooLarge) => {
                 tracing::error!(to = %Shown(to), "an answer is too large to be sent");
                 let unknown = ToAsker::Response(id % REQUEST_IDS, &Response::Unknown);
@@ -349,9 +327,29 @@ impl Transport {
 
     /// To a node that is connected, or lost.
     pub fn send_push(&self, to: NodeId, push: &Push) {
-        if let Some(asker) = read(&self.shared.askers).get(&to) {
-            let push = ToAsker::Push(push);
-            let _ = (asker.answers).put_if_half_empty(|buffer| codec::put_answer(buffer, &push));
+        let askers = read(&self.shared.askers);
+        let push = ToAsker::Push(push);
+        let put = |asker: &Asker| {
+            let answers = &asker.answers;
+            answers.put_if_half_empty(|buffer| codec::put_answer(buffer, &push))
+        };
+        if askers.get(&to).is_none_or(|asker| put(asker).is_err()) {
+            count(&self.shared.counts.pushes_lost);
+        }
+    }
+
+    /// What it has come to.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        let links = read(&shared.links);
+        Stats {
+            voters: (links.values())
+                .filter(|link| !link.queues.requests.is_closed())
+                .count(),
+            askers: read(&shared.askers).len(),
+            raft_lost: shared.counts.raft_lost.load(Ordering::Relaxed),
+            pushes_lost: shared.counts.pushes_lost.load(Ordering::Relaxed),
+            slow: shared.counts.slow.load(Ordering::Relaxed),
         }
     }
 
@@ -380,55 +378,12 @@ impl Transport {
     }
 }
 
-impl Shared {
-    /// Whether a certificate's holder is heard at all.
-    fn welcome(&self, who: Who) -> bool {
-        who.cluster == self.who.cluster && who.node != self.who.node && self.admits(who.node)
-    }
-    fn admits(&self, node: NodeId) -> bool {
-        read(&self.members).admits(node)
-    }
-    /// Whether a node may speak Raft.
-    fn votes(&self, node: NodeId, certified: Role) -> bool {
-        read(&self.members).votes(node, certified)
-    }
-    fn enter(&self, node: NodeId, asker: Asker) {
-        let connection = asker.connection.clone();
-        if let Some(before) = write(&self.askers).insert(node, asker) {
-            close(&before.connection, Close::Replaced);
-        }
-        // It may have been taken out while it came in.
-        if !self.admits(node) {
-            close(&connection, Close::Forbidden);
-        }
-    }
-    fn leave(&self, node: NodeId, serial: u16) {
-        let mut askers = write(&self.askers);
-        if askers
-            .get(&node)
-            .is_some_and(|asker| asker.serial == serial)
-        {
-            askers.remove(&node);
-        }
-    }
-    fn desk(&self) -> Option<Desk> {
-        read(&self.desk).clone()
-    }
-    // Nobody reads after the end: events are lost then.
-    async fn peer(&self, event: Event) {
-        let _ = self.peers.send(event).await;
-    }
-    async fn answer(&self, event: Event) {
-        let _ = self.answers.send(event).await;
-    }
-    async fn ask(&self, event: Event, leave: Option<OwnedSemaphorePermit>) {
-        let _ = self.asks.send((event, leave)).await;
-    }
-}
-
 impl Incoming {
     /// The next event: peers' first, then answers, then requests. `None` after [`Transport::close`].
     pub async fn next(&mut self) -> Option<Event> {
+        if let Some(event) = self.try_next() {
+            return Some(event);
+        }
         tokio::select! {
             biased;
             event = self.peers.recv() => event,

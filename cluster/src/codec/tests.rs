@@ -1,4 +1,4 @@
-use super::*;
+use super::{golden::samples, *};
 use ::raft::eraftpb::{
     ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
     MessageType, Snapshot, SnapshotMetadata,
@@ -186,6 +186,22 @@ proptest! {
         let mut frames = Frames::new(Class::Beat);
         frames.extend(&frame);
         while let Ok(Some(_)) = frames.pop() {}
+    }
+
+    #[test]
+    fn a_flipped_bit_is_an_error_or_another_value(which: prop::sample::Index, at: prop::sample::Index, bit in 0_u32..8) {
+        let samples = samples();
+        let (name, bytes) = &samples[which.index(samples.len())];
+        let mut bytes = bytes.clone();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1_u8 << bit;
+        let frame = Bytes::from(bytes);
+        match name.split(' ').next() {
+            Some("raft" | "extra") => drop(take_peer(&frame)),
+            Some("request") => drop(take_request(&frame)),
+            Some("answer") => drop(take_answer(&frame)),
+            _ => drop(decode_batch(&frame)),
+        }
     }
 
     #[test]
