@@ -16,6 +16,7 @@ pub(crate) use shared::{Known, Shared, ToDriver};
 pub use time::LedgerClock;
 
 use crate::join::Token;
+use crate::transport::{Stats, Watcher};
 use crate::wire::{
     At, Counters, DEFINITIONS_MAX, Operate, Push, RETURNS_MAX, Request, Response, Row, Status,
 };
@@ -85,11 +86,17 @@ impl Handle {
             secret: HashKey([0; 16]),
             local_addr: None,
             authority: None,
+            connections: Watcher::default(),
         };
         Self {
             shared: Arc::new(Shared::new(known, Arc::new(move || now), now)),
             driver: None,
         }
+    }
+
+    /// How it is connected with other nodes.
+    pub fn connections(&self) -> Stats {
+        self.shared.connections.stats()
     }
 
     /// This node's id.

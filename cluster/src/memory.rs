@@ -3,6 +3,7 @@
 
 use crate::{
     handle::{Clock, Handle, Known, Shared, ToDriver},
+    transport::Watcher,
     wire::{At, Push, Request, Response},
 };
 use proto::{
@@ -69,6 +70,7 @@ pub fn open(bounds: Bounds, clock: Clock) -> io::Result<(Handle, Memory)> {
         name: "memory".into(),
         secret: HashKey([0; 16]),
         local_addr: None,
+        connections: Watcher::default(),
         authority: None,
     };
     let memory = Memory {

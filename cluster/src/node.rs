@@ -129,6 +129,10 @@ fn make(
         secret,
         local_addr,
         authority: authority(&identity)?,
+        connections: transport
+            .as_ref()
+            .map(Transport::watcher)
+            .unwrap_or_default(),
     };
     let shared = Arc::new(Shared::new(known, settings.clock.clone(), now));
     let (ask, asks) = mpsc::channel(ASKS_MAX);

@@ -26,7 +26,7 @@ pub(crate) use endpoint::{Close, asking, close, joining, preamble};
 pub use event::{Event, SnapshotFile};
 pub(crate) use link::resolve;
 pub use members::{Members, Peer};
-pub use shared::Stats;
+pub use shared::{Stats, Watcher};
 pub(crate) use streams::{Reader, class};
 
 use crate::{
@@ -47,7 +47,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicU16, AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64},
     },
     time::Duration,
 };
@@ -338,19 +338,9 @@ impl Transport {
         }
     }
 
-    /// What it has come to.
-    pub fn stats(&self) -> Stats {
-        let shared = &self.shared;
-        let links = read(&shared.links);
-        Stats {
-            voters: (links.values())
-                .filter(|link| !link.queues.requests.is_closed())
-                .count(),
-            askers: read(&shared.askers).len(),
-            raft_lost: shared.counts.raft_lost.load(Ordering::Relaxed),
-            pushes_lost: shared.counts.pushes_lost.load(Ordering::Relaxed),
-            slow: shared.counts.slow.load(Ordering::Relaxed),
-        }
+    /// Reads what it has come to.
+    pub fn watcher(&self) -> Watcher {
+        Watcher(Arc::downgrade(&self.shared))
     }
 
     /// Closes all connections, having sent what waits, for at most a second. [`Incoming::next`] ends.

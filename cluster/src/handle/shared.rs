@@ -1,7 +1,10 @@
 //! What driver and handles share.
 
 use super::{Clock, Failure, LedgerClock, Local, PUSHES_MAX};
-use crate::wire::{At, Push, Request, Response};
+use crate::{
+    transport::Watcher,
+    wire::{At, Push, Request, Response},
+};
 use proto::{
     command::{NodeId, Role},
     control::Control,
@@ -44,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) secret: HashKey,
     pub(crate) local_addr: Option<SocketAddr>,
     pub(crate) authority: Option<CertificateDer<'static>>,
+    pub(crate) connections: Watcher,
     pub(crate) clock: Clock,
     pub(crate) time: Mutex<LedgerClock>,
     pub(crate) session: watch::Sender<Option<Session>>,
@@ -66,6 +70,7 @@ impl Shared {
             secret: identity.secret,
             local_addr: identity.local_addr,
             authority: identity.authority,
+            connections: identity.connections,
             clock,
             time: Mutex::new(LedgerClock::new(now)),
             session: watch::Sender::new(None),
@@ -98,4 +103,6 @@ pub(crate) struct Known {
     pub(crate) local_addr: Option<SocketAddr>,
     /// The cluster's authority, where there is one.
     pub(crate) authority: Option<CertificateDer<'static>>,
+    /// Its connections to others.
+    pub(crate) connections: Watcher,
 }

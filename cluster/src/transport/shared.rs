@@ -15,7 +15,7 @@ use proto::command::{NodeId, Role};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
         atomic::{AtomicU16, AtomicU64, Ordering},
     },
 };
@@ -62,6 +62,28 @@ pub struct Stats {
     pub pushes_lost: u64,
     /// Connections that were closed since the start because their node did not read its answers.
     pub slow: u64,
+}
+
+/// Reads a transport's [`Stats`] without keeping it.
+#[derive(Clone, Default)]
+pub struct Watcher(pub(super) Weak<Shared>);
+
+impl Watcher {
+    /// What it has come to; zeros where there is none, or none any more.
+    pub fn stats(&self) -> Stats {
+        let Some(shared) = self.0.upgrade() else {
+            return Stats::default();
+        };
+        let links = read(&shared.links);
+        let is_up = |link: &&Link| !link.queues.requests.is_closed();
+        Stats {
+            voters: links.values().filter(is_up).count(),
+            askers: read(&shared.askers).len(),
+            raft_lost: shared.counts.raft_lost.load(Ordering::Relaxed),
+            pushes_lost: shared.counts.pushes_lost.load(Ordering::Relaxed),
+            slow: shared.counts.slow.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// Counts since the start.

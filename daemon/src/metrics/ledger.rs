@@ -32,6 +32,12 @@ pub struct LedgerFigures {
     pub outstanding: usize,
     /// Raft's term.
     pub term: u64,
+    /// Connections to voters, and of others to this node.
+    pub connections: [usize; 2],
+    /// Messages lost on the way out: Raft's, and pushes.
+    pub lost: [u64; 2],
+    /// Connections closed because their node did not read.
+    pub slow: u64,
     /// Of a voter.
     pub voter: Option<VoterFigures>,
     /// Of the leader.
@@ -95,6 +101,9 @@ pub struct Ledger {
     refused: Counter,
     ignored: Counter,
     log_bytes: Gauge,
+    connections: [Gauge; 2],
+    lost: [Counter; 2],
+    slow: Counter,
     clock_offset: Gauge,
     clock_waits: Gauge,
     members: [Gauge; 3],
@@ -131,6 +140,11 @@ impl Ledger {
             refused: counter(RAFT_REFUSED),
             ignored: counter(RAFT_IGNORED),
             log_bytes: gauge(RAFT_LOG_BYTES),
+            connections: ["made", "taken"]
+                .map(|of| registry.gauge(PEER_CONNECTIONS, vec![Label::new("of", of)])),
+            lost: ["raft", "pushes"]
+                .map(|kind| registry.counter(PEER_LOST, vec![Label::new("kind", kind)])),
+            slow: counter(PEER_SLOW),
             clock_offset: gauge(CLOCK_OFFSET),
             clock_waits: gauge(CLOCK_WAITS),
             members: ["voters", "voters_reachable", "clients"]
@@ -151,6 +165,13 @@ impl Ledger {
         self.leader.set(truth(figures.has_leader));
         self.outstanding.set(figures.outstanding as f64);
         self.term.set(figures.term as f64);
+        for (gauge, count) in self.connections.iter().zip(figures.connections) {
+            gauge.set(count as f64);
+        }
+        for (counter, count) in self.lost.iter().zip(figures.lost) {
+            counter.absolute(count);
+        }
+        self.slow.absolute(figures.slow);
         if let Some(voter) = &figures.voter {
             self.leads.set(truth(voter.leads));
             for (gauge, index) in self.index.iter().zip(voter.index) {

@@ -59,6 +59,9 @@ pub(super) const RAFT_REFUSED: &str = "tollgate_raft_refused_total";
 pub(super) const RAFT_IGNORED: &str = "tollgate_raft_ignored_total";
 pub(super) const RAFT_LOG_BYTES: &str = "tollgate_raft_log_bytes";
 pub(super) const RAFT_FSYNC: &str = "tollgate_raft_fsync_seconds";
+pub(super) const PEER_CONNECTIONS: &str = "tollgate_peer_connections";
+pub(super) const PEER_LOST: &str = "tollgate_peer_lost_total";
+pub(super) const PEER_SLOW: &str = "tollgate_peer_slow_total";
 pub(super) const CLOCK_OFFSET: &str = "tollgate_clock_offset_seconds";
 pub(super) const CLOCK_WAITS: &str = "tollgate_clock_waits";
 pub(super) const LEASES: &str = "tollgate_leases_total";
@@ -286,6 +289,24 @@ pub const TABLE: &[Row] = &[
         Kind::Histogram,
         &[],
         "Seconds that writes of this voter's log took to be on the disk.",
+    ),
+    row(
+        PEER_CONNECTIONS,
+        Kind::Gauge,
+        &["of"],
+        "Connections between nodes: made by this node (to voters), taken from others.",
+    ),
+    row(
+        PEER_LOST,
+        Kind::Counter,
+        &["kind"],
+        "Messages lost here for want of a connection or room: raft (repeated by itself), pushes (they only hasten).",
+    ),
+    row(
+        PEER_SLOW,
+        Kind::Counter,
+        &[],
+        "Connections that were closed because their node did not read its answers.",
     ),
     row(
         CLOCK_OFFSET,

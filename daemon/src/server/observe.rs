@@ -3,6 +3,7 @@
 use crate::metrics::{LedFigures, Ledger, LedgerFigures, VoterFigures};
 use cluster::{
     handle::{Handle, Local},
+    transport::Stats,
     wire::Status,
 };
 use proto::command::Role;
@@ -19,7 +20,7 @@ pub(super) async fn observe(handle: Handle, ledger: &Ledger) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let mut figures = figures(&handle.local());
+        let mut figures = figures(&handle.local(), handle.connections());
         if figures.voter.as_ref().is_some_and(|voter| voter.leads) {
             let asked = tokio::time::timeout(STATUS_WAIT, handle.status()).await;
             figures.led = asked.ok().and_then(Result::ok).map(|status| led(&status));
@@ -28,11 +29,14 @@ pub(super) async fn observe(handle: Handle, ledger: &Ledger) {
     }
 }
 
-fn figures(local: &Local) -> LedgerFigures {
+fn figures(local: &Local, peers: Stats) -> LedgerFigures {
     LedgerFigures {
         has_leader: local.leader.is_some(),
         outstanding: local.outstanding,
         term: local.term,
+        connections: [peers.voters, peers.askers],
+        lost: [peers.raft_lost, peers.pushes_lost],
+        slow: peers.slow,
         voter: local.figures.as_ref().map(|figures| VoterFigures {
             leads: figures.leads,
             index: [
