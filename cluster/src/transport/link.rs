@@ -227,10 +227,13 @@ impl Task {
         self.is_up.store(true, Ordering::Relaxed);
         self.shared.answer(Event::Connected(self.node)).await;
         tokio::select! {
-            why = connection.closed() => {
-                tracing::info!(node = %Shown(self.node), %why, "connection lost");
-            }
-            _ = streams.join_next() => {
+            _ = connection.closed() => {}
+            _ = streams.join_next() => {}
+        }
+        // A stream that ends may be the first to tell of the connection's end; that keeps its own reason.
+        match connection.close_reason() {
+            Some(why) => tracing::info!(node = %Shown(self.node), %why, "connection lost"),
+            None => {
                 tracing::info!(node = %Shown(self.node), "connection lost: a stream ended");
                 close(connection, Close::Done);
             }
