@@ -31,7 +31,7 @@ pub enum Error {
     Forbidden,
 }
 
-/// An answer to [`Handle::lease`].
+/// An answer to [`super::Handle::lease`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// How the asker stands, or why there is nothing.
@@ -44,7 +44,7 @@ pub struct Heard {
     pub sent: Now,
 }
 
-/// What came of [`Handle::operate`].
+/// What came of [`super::Handle::operate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operated {
     /// Done.
@@ -58,7 +58,7 @@ pub enum Operated {
 /// How much this node knows of the control plane, and how fresh that is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fresh {
-    /// The control version that was complete here when the stamp was taken. [`Handle::control`] shows at least this one.
+    /// The control version that was complete here when the stamp was taken. [`super::Handle::control`] shows at least this one.
     pub version: u64,
     /// Boot clock before the question was asked that a majority has confirmed since, nanoseconds; 0: never.
     pub asked_ns: u64,

@@ -1,6 +1,6 @@
 //! The holder's half of the lease protocol (limits.md §3): what a node asks for, adopts, returns and remembers.
 //!
-//! One [`Holder`] and one [`Bucket`] a counter and node. The bucket is spent lock-free by whoever has it; the holder is
+//! One [`Holder`] and one [`Bucket`](super::bucket::Bucket) a counter and node. The bucket is spent lock-free by whoever has it; the holder is
 //! a state machine without sockets or clock that fills and empties it:
 //!
 //! ```text
