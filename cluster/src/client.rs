@@ -43,7 +43,8 @@ pub struct Client {
     voters: Vec<NodeId>,
     /// Who is believed to lead.
     target: Option<NodeId>,
-    /// When the target last answered anything.
+    /// When it became the target, and when it last answered anything.
+    aimed_ns: u64,
     heard_ns: Option<u64>,
     /// Targets given up since the last real answer.
     failures: u32,
@@ -79,6 +80,8 @@ struct Pending {
     deadline_ns: u64,
     /// To whom and when it was sent last.
     sent: Option<(NodeId, u64)>,
+    /// Answers in a row that said that nothing is known.
+    unknowns: u32,
     /// As in `due`.
     due_ns: u64,
 }
@@ -91,6 +94,7 @@ impl Client {
             settings,
             voters: Vec::new(),
             target: None,
+            aimed_ns: 0,
             heard_ns: None,
             failures: 0,
             resume_ns: 0,
@@ -178,7 +182,11 @@ impl Client {
             }
             Response::Unknown if !is_write => {
                 self.heard(from, now);
-                let pause = self.dice.pause(self.failures.saturating_add(1), PAUSE_NS);
+                let unknowns = self.pending.get_mut(&id).map_or(1, |pending| {
+                    pending.unknowns = pending.unknowns.saturating_add(1);
+                    pending.unknowns
+                });
+                let pause = self.dice.pause(unknowns, PAUSE_NS);
                 self.again_at(id, now.boot_ns.saturating_add(pause));
             }
             response => {
@@ -259,6 +267,7 @@ impl Client {
             request,
             deadline_ns,
             sent: None,
+            unknowns: 0,
             due_ns: now.boot_ns,
         };
         self.due.insert((now.boot_ns, ticket));
@@ -279,6 +288,8 @@ impl Client {
         if let Some((to, sent_ns)) = pending.sent {
             let silent = self.heard_ns.is_none_or(|heard_ns| heard_ns <= sent_ns);
             let waited = now.boot_ns.saturating_sub(sent_ns) >= SILENCE_NS;
+            // One voter that is alone is aimed at again: older questions say nothing more.
+            let silent = silent && sent_ns >= self.aimed_ns;
             if self.target == Some(to) && silent && waited {
                 self.give_up(None, now);
             }
@@ -343,6 +354,7 @@ impl Client {
     /// Everything pending goes to this voter from now on.
     fn aim(&mut self, target: Option<NodeId>, now: Now) {
         self.target = target;
+        self.aimed_ns = now.boot_ns;
         self.heard_ns = None;
         let at_ns = self.resume_ns.max(now.boot_ns);
         let elsewhere: Vec<u64> = self

@@ -267,13 +267,13 @@ impl Machine {
     }
 
     /// What this build knows, where a test wants it to know something else.
-    pub(crate) fn set_rules_max(&mut self, rules_max: u32) {
+    pub fn set_rules_max(&mut self, rules_max: u32) {
         self.rules_max = rules_max;
     }
 
     /// The same machine with mistakes.
     #[cfg(feature = "faults")]
-    pub(crate) fn with_faults(mut self, faults: proto::faults::Faults) -> Self {
+    pub fn with_faults(mut self, faults: proto::faults::Faults) -> Self {
         self.ledger = self.ledger.with_faults(faults);
         self
     }

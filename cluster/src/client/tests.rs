@@ -147,6 +147,20 @@ fn a_silent_target_is_given_up_and_its_late_answer_is_good() {
 }
 
 #[test]
+fn an_only_voter_that_was_silent_is_asked_again_and_again() {
+    let mut client = client(&[A]);
+    client.ask(Request::Status, u64::MAX, at(0));
+    client.ask(Request::Status, u64::MAX, at(0));
+    let mut sends = Vec::new();
+    for ms in 0..10_000 {
+        let sent = drain(&mut client, ms);
+        sends.extend(sent.iter().map(|_| ms));
+    }
+    assert!((30..70).contains(&sends.len()), "{sends:?}");
+    assert!(sends.iter().any(|ms| *ms > 9_000), "{sends:?}");
+}
+
+#[test]
 fn a_lost_connection_moves_on_at_once() {
     let mut client = greeted(&[A, B]);
     client.ask(Request::Status, 10_000 * MS, at(0));

@@ -105,6 +105,7 @@ impl Image {
 pub struct Loader {
     manifest: Manifest,
     bounds: Bounds,
+    rules_max: u32,
     chunks: Vec<Vec<u8>>,
 }
 
@@ -114,8 +115,14 @@ impl Loader {
         Self {
             manifest,
             bounds,
+            rules_max: RULES_VERSION,
             chunks: Vec::new(),
         }
+    }
+
+    /// With other rules than this build's as the highest that are known: for tests of upgrades.
+    pub fn knowing(self, rules_max: u32) -> Self {
+        Self { rules_max, ..self }
     }
 
     /// The next chunk; any bytes are survived.
@@ -137,7 +144,7 @@ impl Loader {
         else {
             return Err(pieces.error("it does not begin with a head"));
         };
-        if head.rules_version > RULES_VERSION {
+        if head.rules_version > self.rules_max {
             return Err(Error::Rules(head.rules_version));
         }
         let records =
@@ -158,7 +165,7 @@ impl Loader {
             return Err(pieces.error("it does not end"));
         }
         let machine = Machine {
-            rules_max: RULES_VERSION,
+            rules_max: self.rules_max,
             index: manifest.index,
             cluster: head.cluster,
             rules_version: head.rules_version,
