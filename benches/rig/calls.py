@@ -1,0 +1,112 @@
+"""The calls that are sent, and the replies that an upstream of fixed bytes gives.
+
+Every call is a `tools/call` of protocol version 2026-07-28 with the id 1, so that one fixed reply answers it.
+"""
+
+import hashlib
+import json
+
+SERVER, TOOL, PATH = "images", "img2img", "/mcp/images"
+TOKEN = "tg_" + "b" * 43
+TOKEN_SHA256 = "sha256:" + hashlib.sha256(TOKEN.encode()).hexdigest()
+VERSION = "2026-07-28"
+HEADERS = {
+    "Authorization": f"Bearer {TOKEN}",
+    "Content-Type": "application/json",
+    "Accept": "application/json, text/event-stream",
+    "MCP-Protocol-Version": VERSION,
+    "Mcp-Method": "tools/call",
+    "Mcp-Name": TOOL,
+}
+SMALL_BYTES, LARGE_BYTES = 500, 65_536
+EVENTS = 10
+
+
+def _compact(value):
+    return json.dumps(value, separators=(",", ":"))
+
+
+def call(size):
+    """A call of exactly `size` bytes: what is left over goes into the argument `image`, as base64 would."""
+    def body(image):
+        return _compact({
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {
+                "name": TOOL,
+                "arguments": {"prompt": "a lighthouse in fog", "width": 768, "height": 512, "image": image},
+                "_meta": {
+                    "io.modelcontextprotocol/protocolVersion": VERSION,
+                    "io.modelcontextprotocol/clientCapabilities": {},
+                    "progressToken": 1,
+                },
+            },
+        })
+    left = size - len(body(""))
+    if left < 0:
+        raise ValueError(f"a call has at least {size - left} bytes")
+    return body(("iVBORw0KGgoAAAANSUhEUgAA" * (left // 24 + 1))[:left])
+
+
+def reply():
+    """The two ends of a result; the upstream puts a text of any length between them."""
+    whole = _compact({
+        "jsonrpc": "2.0", "id": 1,
+        "result": {"resultType": "complete", "content": [{"type": "text", "text": "@"}], "isError": False},
+    })
+    return tuple(whole.split("@"))
+
+
+def reply_of(size):
+    """A result of exactly `size` bytes."""
+    head, tail = reply()
+    return head + "A" * (size - len(head) - len(tail)) + tail
+
+
+def events():
+    """A streamed reply: nine events of progress, each sent by itself, and the result."""
+    for done in range(1, EVENTS):
+        yield _compact({
+            "jsonrpc": "2.0", "method": "notifications/progress",
+            "params": {"progressToken": 1, "progress": done, "total": EVENTS, "message": "denoising"},
+        })
+    yield reply_of(SMALL_BYTES)
+
+
+# Native policy of the calls above: five tools, conditions on three arguments, two limits that are never reached.
+LIMIT_MAX = 10**12
+POLICY = {
+    "version": "1",
+    "default": "deny",
+    "hide": ["delete_image"],
+    "all_tools": {"limits": [{"counter": "calls", "window": "hour", "max": LIMIT_MAX, "scope": "server"}]},
+    "tools": {
+        TOOL: {
+            "deny_if": [{"conditions": [{"path": "args.prompt", "op": "regex", "value": "(?i)password|api[_-]?key"}],
+                         "on_deny": "Prompts hold no credentials"}],
+            "require": [{"conditions": [{"path": "args.prompt", "op": "exists", "value": True},
+                                        {"path": "args.width", "op": "lte", "value": 2048},
+                                        {"path": "args.height", "op": "lte", "value": 2048}],
+                         "on_deny": "At most 2048 by 2048"}],
+            "limits": [{"counter": "images", "window": "minute", "max": LIMIT_MAX, "scope": "grant"}],
+        },
+        "generate_image": {}, "inpaint": {}, "list_images": {},
+    },
+}
+ALLOW_ALL = {"version": "1", "default": "allow"}
+
+
+def policy(rules=True, limits=True):
+    """The policy with its rules, its limits, both or neither."""
+    tool = dict(POLICY["tools"][TOOL])
+    if not rules:
+        tool.pop("deny_if"), tool.pop("require")
+    if not limits:
+        tool.pop("limits")
+    if not rules and not limits:
+        return ALLOW_ALL
+    document = {**POLICY, "tools": {**POLICY["tools"], TOOL: tool}}
+    if not limits:
+        document.pop("all_tools")
+    if not rules:
+        document = {**document, "default": "allow", "hide": []}
+    return document

@@ -1,0 +1,218 @@
+"""The fixed upstream, and the proxies that are measured: each with one thread, kept connections, no log but Tollgate's audit."""
+
+import getpass
+import http.client
+import json
+import re
+import subprocess
+
+from . import calls
+from .install import ECHO_MODULE, find
+from .process import Failed
+
+# More than a run can use: no connection is closed for its number of requests.
+MANY = 1_000_000_000
+
+
+def certificate(rig):
+    """A self-signed P-256 certificate for localhost: (chain, key, both in one file)."""
+    chain, key, both = rig.dir / "chain.pem", rig.dir / "key.pem", rig.dir / "both.pem"
+    done = subprocess.run(
+        [find("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", key, "-out", chain],
+        capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"openssl made no certificate:\n{done.stderr}")
+    both.write_text(chain.read_text() + key.read_text())
+    return chain, key, both
+
+
+def _nginx(rig, name, on, http, ports, modules=""):
+    folder = rig.dir / name
+    folder.mkdir()
+    config = folder / "nginx.conf"
+    config.write_text(f"""
+{modules}
+user {getpass.getuser()};
+daemon off;
+worker_processes 1;
+pid {folder}/pid;
+error_log stderr crit;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    keepalive_requests {MANY};
+    keepalive_timeout 1h;
+    client_max_body_size 16m;
+    # Bodies stay in memory: a temporary file for each would be measured instead of the proxy.
+    client_body_buffer_size 256k;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{http}
+}}
+""")
+    return rig.start(name, [find("nginx"), "-p", folder, "-c", config, "-e", "stderr"], on, ports)
+
+
+class Upstream:
+    """nginx that answers with fixed bytes and counts: /mcp JSON, /large 64 KiB of it, /stream server-sent events."""
+
+    def __init__(self, rig, on):
+        self.port, self._status = rig.port(), rig.port()
+        head, tail = calls.reply()
+        large = calls.LARGE_BYTES - len(head) - len(tail)
+        events = "\n".join(
+            f"            echo_flush;\n            echo 'data: {event}'; echo '';" if at else
+            f"            echo 'data: {event}'; echo '';" for at, event in enumerate(calls.events()))
+        self.server = _nginx(rig, "upstream", on, f"""
+    server {{
+        listen 127.0.0.1:{self.port} backlog=4096;
+        location /mcp {{ default_type application/json; return 200 '{calls.reply_of(calls.SMALL_BYTES)}'; }}
+        location /large {{
+            default_type application/json;
+            echo -n '{head}'; echo_duplicate {large} 'A'; echo -n '{tail}';
+        }}
+        location /stream {{
+            default_type text/event-stream;
+            add_header Cache-Control no-store;
+{events}
+        }}
+    }}
+    server {{
+        listen 127.0.0.1:{self._status};
+        location / {{ stub_status; }}
+    }}""", (self.port, self._status), f"load_module {ECHO_MODULE};")
+        self._connection = http.client.HTTPConnection("127.0.0.1", self._status, timeout=5)
+
+    def requests(self):
+        """How many requests it has read so far, those for this number left out."""
+        self._asked = getattr(self, "_asked", 0) + 1
+        self._connection.request("GET", "/")
+        text = self._connection.getresponse().read().decode()
+        # "accepts handled requests", three numbers on a line of their own.
+        return int(re.search(r"^ \d+ \d+ (\d+)", text, re.M)[1]) - self._asked
+
+
+ROUTES = {"images": "/mcp", "large": "/large", "stream": "/stream"}
+
+
+class Target:
+    """A proxy before the upstream: what runs, and where it answers without and with TLS."""
+
+    def __init__(self, name, servers, plain, tls=None):
+        self.name, self.servers, self.plain, self.tls = name, servers, plain, tls
+
+    def url(self, route, tls=False):
+        scheme, port = ("https", self.tls) if tls else ("http", self.plain)
+        return f"{scheme}://127.0.0.1:{port}/mcp/{route}"
+
+    def cpu_seconds(self):
+        return sum(server.cpu_seconds() for server in self.servers)
+
+    def memory_bytes(self):
+        return sum(server.memory_bytes() for server in self.servers)
+
+
+def nginx(rig, on, upstream_port, certs, routes=None):
+    """`proxy_pass` over kept connections; JSON is buffered (nginx's default, and cheaper), streams are not."""
+    plain, tls = rig.port(), rig.port()
+    routes = routes or ROUTES
+    locations = "\n".join(f"""
+        location = /mcp/{name} {{
+            proxy_pass http://upstream{path};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Authorization "";
+            proxy_buffers 8 128k;
+            proxy_buffer_size 64k;
+            proxy_busy_buffers_size 128k;
+            proxy_buffering {"off" if name == "stream" else "on"};
+        }}""" for name, path in routes.items())
+    server = _nginx(rig, "nginx", on, f"""
+    upstream upstream {{
+        server 127.0.0.1:{upstream_port};
+        keepalive 256;
+        keepalive_requests {MANY};
+        keepalive_time 1h;
+    }}
+    server {{
+        listen 127.0.0.1:{plain} backlog=4096;
+        listen 127.0.0.1:{tls} ssl backlog=4096;
+        ssl_certificate {certs[0]};
+        ssl_certificate_key {certs[1]};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        {locations}
+    }}""", (plain, tls))
+    return Target("nginx", [server], plain, tls)
+
+
+def haproxy(rig, on, upstream_port, certs, routes=None):
+    """One thread, connections to the upstream shared by all clients."""
+    plain, tls = rig.port(), rig.port()
+    rules = "\n".join(
+        f"    http-request set-path {path} if {{ path /mcp/{name} }}" for name, path in (routes or ROUTES).items())
+    config = rig.dir / "haproxy.cfg"
+    config.write_text(f"""
+global
+    nbthread 1
+    maxconn 4096
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+frontend calls
+    bind 127.0.0.1:{plain} backlog 4096
+    bind 127.0.0.1:{tls} ssl crt {certs[2]} alpn http/1.1 backlog 4096
+{rules}
+    http-request del-header Authorization
+    default_backend upstream
+backend upstream
+    http-reuse always
+    server upstream 127.0.0.1:{upstream_port} pool-max-conn 256
+""")
+    server = rig.start("haproxy", [find("haproxy"), "-db", "-f", config], on, (plain, tls))
+    return Target("haproxy", [server], plain, tls)
+
+
+def tollgate_config(rig, name, upstream_url, listeners, policies, audit, routes=None, cluster=None):
+    """A configuration file of a gateway with one grant; `policies` maps a server's name to a policy document."""
+    folder = rig.dir / name
+    folder.mkdir()
+    servers = {server: {"url": upstream_url + path} for server, path in (routes or ROUTES).items()}
+    document = {
+        "listeners": listeners,
+        "servers": servers,
+        "policies": {server: {"inline": policy} for server, policy in policies.items()},
+        "grants": [{"id": "bench", "token_sha256": calls.TOKEN_SHA256,
+                    "servers": {server: server for server in servers}}],
+        "audit": {"sink": {"file": {"path": str(folder / "audit.jsonl"), "keep": 1}} if audit
+                  else {"file": {"path": "/dev/null", "min_free": "0B"}}},
+        "admin": {"socket": str(folder / "a.sock")},
+        "cluster": {"data_dir": str(folder / "data"), "name": name, **(cluster or {})},
+        "runtimes": 1,
+        "bounds": {"drain_delay": "0s", "drain_timeout": "1s", "calls_grant": 4096, "body_bytes": "16MiB"},
+        "log": {"level": "warn"},
+    }
+    path = folder / "tollgate.yaml"
+    # Every JSON document is YAML.
+    path.write_text(json.dumps(document, indent=1))
+    return path
+
+
+def tollgate(rig, on, upstream_port, certs, binary, name="tollgate", policy=None, audit=True, routes=None):
+    """The whole gateway: grant, policy with conditions, limits, audit to a file, metrics; one runtime."""
+    plain, tls = rig.port(), rig.port()
+    listeners = [{"address": f"127.0.0.1:{plain}"},
+                 {"address": f"127.0.0.1:{tls}", "tls": {"cert": str(certs[0]), "key": str(certs[1])}}]
+    routes = routes or ROUTES
+    document = calls.POLICY if policy is None else policy
+    path = tollgate_config(rig, name, f"http://127.0.0.1:{upstream_port}", listeners,
+                           {server: document for server in routes}, audit, routes)
+    server = rig.start(name, [binary, "serve", "--config", path], on, (plain, tls))
+    return Target(name, [server], plain, tls)
