@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! joins ──► learner ──(caught up; as many at once as make the voters odd)──► voter ──(Remove)──► leaving ──► gone
+//!                                            (who takes its place has caught up, if one is there to take it) ┘
 //! ```
 //!
 //! Every change of voters is one joint change: who leaves and who takes its place change over together. The leader leaves
@@ -77,6 +78,12 @@ impl Configuration {
         self.voters.contains(&node) || self.outgoing.contains(&node)
     }
 
+    /// Whether the node votes now and will go on to: one that enters or leaves by a joint change does not count yet, or any
+    /// more, because whoever is lost meanwhile is lost to both halves.
+    pub fn votes_for_good(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) && (!self.is_joint() || self.outgoing.contains(&node))
+    }
+
     /// Everybody who votes.
     pub fn all_voters(&self) -> BTreeSet<NodeId> {
         self.voters.union(&self.outgoing).copied().collect()
@@ -129,22 +136,20 @@ pub fn plan(view: &View) -> Option<Step> {
         return now.voters.iter().find(heir).copied().map(Step::Transfer);
     }
     let stay: BTreeSet<NodeId> = now.voters.intersection(&view.wanted).copied().collect();
-    let ready: Vec<NodeId> = now
+    let (ready, coming): (Vec<NodeId>, Vec<NodeId>) = now
         .learners
         .iter()
-        .filter(|node| {
-            view.wanted.contains(node)
-                && view.caught_up.contains(node)
-                && view.reachable.contains(node)
-        })
-        .copied()
-        .collect();
+        .filter(|node| view.wanted.contains(node) && view.reachable.contains(node))
+        .partition(|node| view.caught_up.contains(node));
     let promote = &ready[..promoted(stay.len(), ready.len())];
     let remove: Vec<NodeId> = now.voters.difference(&view.wanted).copied().collect();
     let next: BTreeSet<NodeId> = stay.iter().chain(promote).copied().collect();
     let alive = next.intersection(&view.reachable).count();
+    // Who leaves waits for who takes its place, as long as that one is there and catching up.
+    let is_early = promote.is_empty() && promoted(stay.len(), ready.len() + coming.len()) > 0;
+    let changes = !promote.is_empty() || (!remove.is_empty() && !is_early);
     // A configuration that could not agree on anything is not entered: there would be no way back.
-    if (!promote.is_empty() || !remove.is_empty()) && !next.is_empty() && alive > next.len() / 2 {
+    if changes && !next.is_empty() && alive > next.len() / 2 {
         return Some(Step::Change {
             promote: promote.to_vec(),
             remove,
@@ -302,6 +307,12 @@ mod tests {
         }
     }
 
+    /// The same, but one lacks much of the log.
+    fn lagging(mut view: View, node: u64) -> View {
+        view.caught_up.remove(&NodeId(node));
+        view
+    }
+
     fn change(promote: &[u64], remove: &[u64]) -> Option<Step> {
         let nodes = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect();
         Some(Step::Change {
@@ -352,6 +363,21 @@ mod tests {
                 "replace a dead one",
                 view(&[1, 2, 3], &[], &[4], &[1, 2, 4], &[3]),
                 change(&[4], &[3]),
+            ),
+            (
+                "its place is not taken yet",
+                lagging(view(&[1, 2, 3], &[], &[4], &[1, 2, 4], &[3]), 4),
+                None,
+            ),
+            (
+                "whoever was to take its place is gone",
+                view(&[1, 2, 3], &[], &[4], &[1, 2, 4], &[3, 4]),
+                change(&[], &[3]),
+            ),
+            (
+                "one of two that go, and nobody is needed in its place",
+                lagging(view(&[1, 2, 3, 5, 6], &[], &[4], &[1, 2, 3, 4], &[]), 4),
+                change(&[], &[5, 6]),
             ),
             (
                 "drop a dead one",
@@ -417,6 +443,23 @@ mod tests {
         ] {
             assert_eq!(read_change(bytes), None, "{bytes:02x?}");
         }
+    }
+
+    #[test]
+    fn who_enters_or_leaves_by_a_joint_change_does_not_count() {
+        let mut configuration = Configuration {
+            voters: set(&[1, 2, 4]),
+            outgoing: set(&[1, 2, 3]),
+            learners: set(&[5]),
+        };
+        let for_good = |configuration: &Configuration| -> Vec<u64> {
+            let all = 1..=5;
+            all.filter(|id| configuration.votes_for_good(NodeId(*id)))
+                .collect()
+        };
+        assert_eq!(for_good(&configuration), [1, 2]);
+        configuration.outgoing.clear();
+        assert_eq!(for_good(&configuration), [1, 2, 4]);
     }
 
     #[test]

@@ -178,7 +178,8 @@ pub struct MemberStatus {
     pub address: String,
     /// What it is.
     pub role: Role,
-    /// A voter-to-be: catching up, or waiting for a second one so that the number of voters stays odd.
+    /// A voter-to-be: catching up, waiting for a second one so that the number of voters stays odd, or in the joint change
+    /// that is not over. One that is on its way out by a joint change has `leaving`.
     pub learner: bool,
     /// The leader has heard of it within an election timeout.
     pub reachable: bool,

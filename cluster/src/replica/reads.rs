@@ -73,7 +73,7 @@ impl Replica {
             name: entry.name.clone(),
             address: entry.address.clone(),
             role: entry.role,
-            learner: entry.role == Role::Voter && !configuration.votes(node),
+            learner: entry.role == Role::Voter && !configuration.votes_for_good(node),
             reachable: self.is_reachable(node, now),
             matched: raft
                 .prs()

@@ -116,7 +116,7 @@ fn ten_thousand_grants_at_once_each_have_their_own_exact_limit() {
         .collect();
     let pairs: Vec<_> = plans.iter().map(|plan| (plan, &tally)).collect();
     while_calling(&net, &pairs, || {
-        let until = Instant::now() + Duration::from_secs(240);
+        let until = Instant::now() + Duration::from_secs(480);
         // Everyone once, and most a second time.
         let (ok, limit) = (&tally.ok, &tally.limit);
         let done = || ok.load(Relaxed) >= GRANTS as u64 && limit.load(Relaxed) >= GRANTS as u64 / 2;
