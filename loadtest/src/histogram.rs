@@ -8,6 +8,9 @@ pub const DIGITS: u8 = 3;
 /// Values beyond are counted as this, ns (one hour).
 pub const VALUE_MAX_NS: u64 = 3_600_000_000_000;
 
+/// More values than any run has (2^53), so that sums over rounds cannot overflow.
+const COUNT_MAX: u64 = 1 << 53;
+
 /// A histogram for recording.
 pub fn recorder() -> Hdr<u64> {
     // The bounds are constants that satisfy the library's rules; the test below makes one.
@@ -83,6 +86,35 @@ impl Histogram {
             }
         }
         self.max
+    }
+
+    /// Whether this is what [`recorder`] can have made: anything else would be shown as if it had been measured.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        if self.unit != "ns" {
+            return Err("a histogram's unit is not ns".to_owned());
+        }
+        let mut sum = 0_u64;
+        let mut last = None;
+        for &(value, count) in &self.buckets {
+            if last.is_some_and(|last| value <= last) {
+                return Err(format!("a histogram's buckets are not in order at {value}"));
+            }
+            last = Some(value);
+            sum = sum
+                .checked_add(count)
+                .filter(|sum| *sum <= COUNT_MAX)
+                .ok_or("a histogram has more values than can be counted")?;
+        }
+        if sum != self.count {
+            return Err(format!(
+                "a histogram says {} values and has {sum}",
+                self.count
+            ));
+        }
+        Ok(())
     }
 
     /// Back into a form that can be added to.

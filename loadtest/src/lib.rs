@@ -5,5 +5,6 @@
 
 pub mod histogram;
 pub mod progress;
+pub mod report;
 pub mod result;
 pub mod upstream;

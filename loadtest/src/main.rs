@@ -1,7 +1,7 @@
 //! The `tollgate-loadtest` binary.
 
 use clap::{Parser, Subcommand};
-use loadtest::upstream::cli;
+use loadtest::{report, upstream::cli};
 use std::process::ExitCode;
 
 /// Servers and load for measuring MCP gateways.
@@ -16,11 +16,14 @@ struct Cli {
 enum Command {
     /// Start an MCP server that remembers every call
     Upstream(cli::Args),
+    /// Draw what a result says: HTML, Markdown or JSON
+    Report(report::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Upstream(args) => cli::run(args),
+        Command::Upstream(args) => cli::run(args).map_err(|e| e.to_string()),
+        Command::Report(args) => report::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

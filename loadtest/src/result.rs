@@ -208,6 +208,17 @@ pub struct Round {
     pub samples: Vec<Sample>,
 }
 
+impl Round {
+    /// Every histogram in it.
+    fn histograms(&self) -> impl Iterator<Item = &Histogram> {
+        let whole = [&self.latency, &self.late].into_iter();
+        whole
+            .chain(&self.first_event)
+            .chain(self.classes.iter().map(|class| &class.latency))
+            .chain(self.targets.iter().map(|target| &target.latency))
+    }
+}
+
 /// One class of replies.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ClassResult {
@@ -349,7 +360,14 @@ impl Document {
                 "its format is {format} and this program reads {FORMAT}: use the tollgate-loadtest that wrote it"
             ));
         }
-        serde_json::from_str(text).map_err(|e| format!("the result cannot be read: {e}"))
+        let document: Self =
+            serde_json::from_str(text).map_err(|e| format!("the result cannot be read: {e}"))?;
+        for histogram in document.rounds.iter().flat_map(Round::histograms) {
+            histogram
+                .check()
+                .map_err(|e| format!("the result cannot be believed: {e}"))?;
+        }
+        Ok(document)
     }
 
     /// The document as JSON on one line.
@@ -379,6 +397,26 @@ mod tests {
         let error = Document::from_json(r#"{"format":2}"#).unwrap_err();
         assert!(error.contains("format is 2"), "{error}");
         assert!(Document::from_json("[]").is_err());
+    }
+
+    #[test]
+    fn a_histogram_that_contradicts_itself_is_refused() {
+        let with = |buckets: serde_json::Value, count: u64| {
+            let mut document: serde_json::Value = serde_json::from_str(FIXTURE).unwrap();
+            let latency = &mut document["rounds"][0]["classes"][0]["latency"];
+            latency["buckets"] = buckets;
+            latency["count"] = count.into();
+            Document::from_json(&document.to_string())
+        };
+        assert!(with(serde_json::json!([[1, 2], [3, 4]]), 6).is_ok());
+        for (buckets, count) in [
+            (serde_json::json!([[1, 2], [3, 4]]), 7),
+            (serde_json::json!([[3, 2], [3, 4]]), 6),
+            (serde_json::json!([[1, u64::MAX], [3, 4]]), 3),
+        ] {
+            let error = with(buckets, count).unwrap_err();
+            assert!(error.contains("cannot be believed"), "{error}");
+        }
     }
 
     #[test]

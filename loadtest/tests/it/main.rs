@@ -1,9 +1,10 @@
-//! The recording server, spoken to over plain sockets and pipes.
+//! The recording server, spoken to over plain sockets and pipes; reports of results.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 mod client;
 mod faults;
+mod report;
 mod stdio;
 mod streams;
 mod upstream;
