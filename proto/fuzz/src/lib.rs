@@ -1,6 +1,6 @@
 //! Fuzz targets: each is a function from bytes to nothing that panics when a promise of the crate is broken.
 //!
-//! jsonrpc, sse and lines read what peers send; native, intercept and catalogue read policies and judge calls by them.
+//! scan, jsonrpc, sse and lines read what peers send; native, intercept and catalogue read policies and judge calls by them.
 //! `cargo fuzz run --fuzz-dir proto/fuzz jsonrpc proto/fuzz/seeds/jsonrpc` fuzzes one; plain
 //! `cargo run -p tollgate-proto-fuzz --bin jsonrpc` replays its seeds (or the files named) on a stable compiler.
 
@@ -8,6 +8,7 @@ mod jsonrpc;
 mod lines;
 mod oracle;
 mod policy;
+mod scan;
 mod sse;
 
 #[cfg(fuzzing)]
@@ -16,6 +17,7 @@ pub use libfuzzer_sys;
 pub use jsonrpc::jsonrpc;
 pub use lines::lines;
 pub use policy::{catalogue, intercept, native};
+pub use scan::scan;
 pub use sse::sse;
 
 use std::path::{Path, PathBuf};
@@ -166,6 +168,7 @@ mod tests {
         ("jsonrpc", jsonrpc),
         ("lines", lines),
         ("native", native),
+        ("scan", scan),
         ("sse", sse),
     ];
 
@@ -187,6 +190,13 @@ mod tests {
             seed in any::<usize>(), changes in proptest::collection::vec(change(), 0..4),
         ) {
             all_hold("jsonrpc", jsonrpc, seed, &changes);
+        }
+
+        #[test]
+        fn both_kernels_read_mutated_messages_alike(
+            seed in any::<usize>(), changes in proptest::collection::vec(change(), 0..4),
+        ) {
+            all_hold("scan", scan, seed, &changes);
         }
 
         #[test]

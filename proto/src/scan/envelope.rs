@@ -4,7 +4,7 @@ use super::value::{Type, Value};
 use std::borrow::Cow;
 
 /// A body: one message, or a batch (MCP 2025-03-26 alone has batches; the caller refuses them elsewhere).
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Body<'a> {
     /// One message.
     One(Envelope<'a>),
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 /// One message, borrowed from the bytes it was read from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
     /// The message's own bytes: of a batch, this element alone.
     pub raw: &'a [u8],
@@ -57,6 +57,12 @@ pub struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
+    /// The keys of `params.arguments`, in order.
+    pub fn argument_keys(&self) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
+        let members = self.arguments.map(|raw| Value::new(raw).members());
+        members.into_iter().flatten().map(|(key, _)| key)
+    }
+
     /// A member of `params`, read by path later on.
     pub fn param(&self, key: &str) -> Option<Value<'a>> {
         Value::new(self.params?).get(key)

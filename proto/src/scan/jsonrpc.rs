@@ -5,7 +5,9 @@
 
 use super::{
     Bounds, From,
+    plain::{Kernel, Plain},
     reader::{Reader, Text},
+    simd::Simd,
     text,
     value::{Type, Value},
 };
@@ -34,25 +36,58 @@ const PARAMS: &[&str] = &[
 ];
 /// The keys of `params._meta` that the gateway reads.
 const META: &[&str] = &[mcp::META_VERSION, mcp::META_CAPABILITIES, "progressToken"];
+const META_VERSION: &[u8] = mcp::META_VERSION.as_bytes();
+const META_CAPABILITIES: &[u8] = mcp::META_CAPABILITIES.as_bytes();
 
 /// Reads a whole body.
 ///
 /// Bytes from a server may carry unknown top-level keys and freer `params`; all else is demanded of both sides.
 pub fn read<'a>(body: &'a [u8], bounds: &Bounds, from: From) -> Result<Body<'a>, Refusal> {
-    let bounds = match from {
-        From::Client => *bounds,
-        From::Server => bounds.of_server(),
-    };
-    read_body(body, &bounds, from).map_err(|mut refusal| {
-        if !matches!(refusal.reason, Reason::Encoding | Reason::Bom) {
-            refusal.id = echo(body);
-        }
-        refusal
-    })
+    read_by::<Simd>(body, bounds, from)
 }
 
-fn read_body<'a>(body: &'a [u8], bounds: &Bounds, from: From) -> Result<Body<'a>, Refusal> {
-    let mut r = Reader::new(body, bounds)?;
+/// The same without vector instructions: what [`read`] is tested and fuzzed against. Slower; the answers are equal.
+pub fn read_plain<'a>(body: &'a [u8], bounds: &Bounds, from: From) -> Result<Body<'a>, Refusal> {
+    read_by::<Plain>(body, bounds, from)
+}
+
+fn read_by<'a, K: Kernel>(
+    body: &'a [u8],
+    bounds: &Bounds,
+    from: From,
+) -> Result<Body<'a>, Refusal> {
+    let read = match from {
+        From::Client => read_body::<K>(body, bounds, from),
+        From::Server => read_body::<K>(body, &bounds.of_server(), from),
+    };
+    read.map_err(|refusal| refused(body, refusal))
+}
+
+/// What is not UTF-8 is refused for that, wherever else it is wrong too; other refusals learn the id to echo.
+#[cold]
+fn refused(body: &[u8], refusal: Refusal) -> Refusal {
+    if refusal.reason == Reason::Bom {
+        return refusal;
+    }
+    if let Err(e) = std::str::from_utf8(body) {
+        return Refusal::new(Reason::Encoding, e.valid_up_to());
+    }
+    // JSON in UTF-16 or UTF-32 without accents is valid UTF-8 with zero bytes: say what it is.
+    if body.iter().take(4).any(|&b| b == 0) {
+        return Refusal::new(Reason::Encoding, 0);
+    }
+    Refusal {
+        id: echo(body),
+        ..refusal
+    }
+}
+
+fn read_body<'a, K: Kernel>(
+    body: &'a [u8],
+    bounds: &Bounds,
+    from: From,
+) -> Result<Body<'a>, Refusal> {
+    let mut r = Reader::<K>::new(body, bounds)?;
     let read = match r.kind()? {
         Type::Object => Body::One(message(&mut r, from)?),
         Type::Array => Body::Batch(batch(&mut r, from)?),
@@ -65,7 +100,7 @@ fn read_body<'a>(body: &'a [u8], bounds: &Bounds, from: From) -> Result<Body<'a>
     Ok(read)
 }
 
-fn batch<'a>(r: &mut Reader<'a>, from: From) -> Result<Vec<Envelope<'a>>, Refusal> {
+fn batch<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Vec<Envelope<'a>>, Refusal> {
     let start = r.at();
     let mut messages = Vec::new();
     let mut ids = HashSet::new();
@@ -118,24 +153,25 @@ struct Meta<'a> {
     progress_token: Option<&'a [u8]>,
 }
 
-fn message<'a>(r: &mut Reader<'a>, from: From) -> Result<Envelope<'a>, Refusal> {
+fn message<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Envelope<'a>, Refusal> {
     let start = r.at();
     let mut top = Top::default();
     r.object(|r, key| {
         check_key(&key, TOP)?;
-        match &*key.decoded {
-            "jsonrpc" => top.version = r.value(false)? == br#""2.0""#,
-            "id" => match r.kind()? {
+        // None of these is written with escapes, or it had been refused.
+        match key.raw {
+            b"jsonrpc" => top.version = r.value(false)? == br#""2.0""#,
+            b"id" => match r.kind()? {
                 Type::Null => {
                     r.value(false)?;
                     top.id_null = true;
                 }
                 _ => top.id = Some(id(r)?),
             },
-            "method" => top.method = Some(method(r)?),
-            "params" => top.params = params(r, from)?,
-            "result" => top.result = Some(result(r, from)?),
-            "error" => top.error = Some(error(r)?),
+            b"method" => top.method = Some(method(r)?),
+            b"params" => top.params = params(r, from)?,
+            b"result" => top.result = Some(result(r, from)?),
+            b"error" => top.error = Some(error(r)?),
             _ if from == From::Client => return Err(Refusal::new(Reason::UnknownKey, key.at)),
             _ => drop(r.value(false)?),
         }
@@ -187,7 +223,7 @@ fn assemble<'a>(top: Top<'a>, raw: &'a [u8], from: From) -> Result<Envelope<'a>,
     })
 }
 
-fn params<'a>(r: &mut Reader<'a>, from: From) -> Result<Option<Params<'a>>, Refusal> {
+fn params<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Option<Params<'a>>, Refusal> {
     let start = r.at();
     match r.kind()? {
         Type::Object => {}
@@ -207,22 +243,22 @@ fn params<'a>(r: &mut Reader<'a>, from: From) -> Result<Option<Params<'a>>, Refu
             check_proto(&key)?;
         }
         let kind = r.kind()?;
-        match (&*key.decoded, kind) {
-            ("name", Type::String) => p.name = Some(name(r)?),
-            ("uri", Type::String) => p.uri = Some(name(r)?),
-            ("arguments", Type::Object) => p.arguments = Some(r.value(true)?),
-            ("_meta", Type::Object) => p.meta = meta(r)?,
-            ("task", _) => {
+        match (&*key.meaning(), kind) {
+            (b"name", Type::String) => p.name = Some(name(r)?),
+            (b"uri", Type::String) => p.uri = Some(name(r)?),
+            (b"arguments", Type::Object) => p.arguments = Some(r.value(true)?),
+            (b"_meta", Type::Object) => p.meta = meta(r)?,
+            (b"task", _) => {
                 p.task = kind != Type::Null;
                 r.value(false)?;
             }
-            ("arguments" | "_meta", Type::Null) => drop(r.value(false)?),
-            ("name", _) if from == From::Client => return Err(misfit(r, Reason::NameType)),
-            ("uri", _) if from == From::Client => return Err(misfit(r, Reason::UriType)),
-            ("arguments", _) if from == From::Client => {
+            (b"arguments" | b"_meta", Type::Null) => drop(r.value(false)?),
+            (b"name", _) if from == From::Client => return Err(misfit(r, Reason::NameType)),
+            (b"uri", _) if from == From::Client => return Err(misfit(r, Reason::UriType)),
+            (b"arguments", _) if from == From::Client => {
                 return Err(misfit(r, Reason::ArgumentsType));
             }
-            ("_meta", _) if from == From::Client => return Err(misfit(r, Reason::MetaType)),
+            (b"_meta", _) if from == From::Client => return Err(misfit(r, Reason::MetaType)),
             _ => drop(r.value(false)?),
         }
         Ok(())
@@ -231,27 +267,27 @@ fn params<'a>(r: &mut Reader<'a>, from: From) -> Result<Option<Params<'a>>, Refu
     Ok(Some(p))
 }
 
-fn meta<'a>(r: &mut Reader<'a>) -> Result<Meta<'a>, Refusal> {
+fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Meta<'a>, Refusal> {
     let mut m = Meta::default();
     r.object(|r, key| {
         // Escapes are allowed here: some languages write every `/` as `\/`, and all parsers agree on what that means.
         check_proto(&key)?;
         check_case(&key, META)?;
         let kind = r.kind()?;
-        match (&*key.decoded, kind) {
-            (mcp::META_VERSION, Type::String) => m.version = Some(name(r)?),
-            (mcp::META_CAPABILITIES, Type::Object) => {
+        match (&*key.meaning(), kind) {
+            (META_VERSION, Type::String) => m.version = Some(name(r)?),
+            (META_CAPABILITIES, Type::Object) => {
                 r.value(false)?;
                 m.capabilities = true;
             }
-            ("progressToken", Type::Null) => drop(r.value(false)?),
-            ("progressToken", _) => {
+            (b"progressToken", Type::Null) => drop(r.value(false)?),
+            (b"progressToken", _) => {
                 m.progress_token = Some(id(r).map_err(|refusal| match refusal.reason {
                     Reason::IdType => misfit(r, Reason::MetaType),
                     _ => refusal,
                 })?);
             }
-            (mcp::META_VERSION | mcp::META_CAPABILITIES, _) => {
+            (META_VERSION | META_CAPABILITIES, _) => {
                 return Err(misfit(r, Reason::MetaType));
             }
             _ => drop(r.value(false)?),
@@ -261,7 +297,7 @@ fn meta<'a>(r: &mut Reader<'a>) -> Result<Meta<'a>, Refusal> {
     Ok(m)
 }
 
-fn result<'a>(r: &mut Reader<'a>, from: From) -> Result<&'a [u8], Refusal> {
+fn result<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<&'a [u8], Refusal> {
     let start = r.at();
     if r.kind()? == Type::Object {
         // What a tool returns may hold any key further down; the protocol's own level may not.
@@ -277,7 +313,7 @@ fn result<'a>(r: &mut Reader<'a>, from: From) -> Result<&'a [u8], Refusal> {
     Ok(r.since(start))
 }
 
-fn error(r: &mut Reader<'_>) -> Result<i64, Refusal> {
+fn error<K: Kernel>(r: &mut Reader<'_, K>) -> Result<i64, Refusal> {
     let start = r.at();
     if r.kind()? != Type::Object {
         return Err(misfit(r, Reason::ErrorType));
@@ -286,7 +322,7 @@ fn error(r: &mut Reader<'_>) -> Result<i64, Refusal> {
     r.object(|r, key| {
         check_proto(&key)?;
         let raw = r.value(true)?;
-        if key.decoded == "code" {
+        if *key.meaning() == *b"code" {
             code = std::str::from_utf8(raw).ok().and_then(|t| t.parse().ok());
         }
         Ok(())
@@ -295,7 +331,7 @@ fn error(r: &mut Reader<'_>) -> Result<i64, Refusal> {
 }
 
 /// A string or integer of bounded length, as written.
-fn id<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
+fn id<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<&'a [u8], Refusal> {
     let start = r.at();
     let fits = match r.kind()? {
         Type::String => {
@@ -315,7 +351,7 @@ fn id<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
     Ok(raw)
 }
 
-fn method<'a>(r: &mut Reader<'a>) -> Result<&'a str, Refusal> {
+fn method<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<&'a str, Refusal> {
     if r.kind()? != Type::String {
         return Err(misfit(r, Reason::MethodType));
     }
@@ -330,31 +366,36 @@ fn method<'a>(r: &mut Reader<'a>) -> Result<&'a str, Refusal> {
 }
 
 /// A string that names something: U+0000 would end it early in some servers.
-fn name<'a>(r: &mut Reader<'a>) -> Result<Cow<'a, str>, Refusal> {
+fn name<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Cow<'a, str>, Refusal> {
     let text = r.string()?;
-    if text.escaped && text.decoded.contains('\0') {
+    let decoded = text.decoded()?;
+    if text.escaped && decoded.contains('\0') {
         return Err(Refusal::new(Reason::NulName, text.at));
     }
-    Ok(text.decoded)
+    Ok(decoded)
 }
 
-fn misfit(r: &Reader<'_>, reason: Reason) -> Refusal {
+fn misfit<K: Kernel>(r: &Reader<'_, K>, reason: Reason) -> Refusal {
     Refusal::new(reason, r.at())
 }
 
 fn check_proto(key: &Text<'_>) -> Result<(), Refusal> {
-    if key.decoded == "__proto__" {
+    if *key.meaning() == *b"__proto__" {
         return Err(Refusal::new(Reason::ProtoKey, key.at));
     }
     Ok(())
 }
 
 fn check_case(key: &Text<'_>, routing: &[&str]) -> Result<(), Refusal> {
-    if !routing.contains(&&*key.decoded)
-        && routing
-            .iter()
-            .any(|plain| text::folds_to(&key.decoded, plain))
-    {
+    let meant = key.meaning();
+    let mut folded = false;
+    for plain in routing {
+        if *meant == *plain.as_bytes() {
+            return Ok(());
+        }
+        folded |= text::folds_to(&meant, plain);
+    }
+    if folded {
         return Err(Refusal::new(Reason::FoldedKey, key.at));
     }
     Ok(())
@@ -363,7 +404,11 @@ fn check_case(key: &Text<'_>, routing: &[&str]) -> Result<(), Refusal> {
 fn check_key(key: &Text<'_>, routing: &[&str]) -> Result<(), Refusal> {
     check_proto(key)?;
     check_case(key, routing)?;
-    if key.escaped && routing.contains(&&*key.decoded) {
+    if key.escaped
+        && routing
+            .iter()
+            .any(|plain| *key.meaning() == *plain.as_bytes())
+    {
         return Err(Refusal::new(Reason::EscapedKey, key.at));
     }
     Ok(())
@@ -379,7 +424,7 @@ fn echo(body: &[u8]) -> Option<Span> {
         }
     }
     let raw = found?;
-    let mut r = Reader::new(raw, &Bounds::default()).ok()?;
+    let mut r = Reader::<Plain>::new(raw, &Bounds::default()).ok()?;
     id(&mut r).ok()?;
     r.finish().ok()?;
     let start = super::splice::offset(body, raw)?;

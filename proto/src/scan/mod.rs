@@ -8,11 +8,15 @@
 
 mod envelope;
 pub mod jsonrpc;
+mod keys;
 pub mod lines;
+mod plain;
 mod reader;
 mod reason;
+mod simd;
 pub mod splice;
 pub mod sse;
+mod table;
 mod text;
 pub mod tools;
 pub mod value;

@@ -4,77 +4,75 @@
 
 use super::{
     Bounds,
+    keys::{KeySpan, Keys},
+    plain::{self, Kernel, StringEnd},
     reason::{Reason, Refusal},
     text,
     value::Type,
 };
-use smallvec::SmallVec;
-use std::{borrow::Cow, collections::HashSet};
-
-/// Up to this many keys of an object are compared one by one; beyond, they are hashed (seeded, so that nobody can
-/// choose keys that collide).
-const KEYS_LISTED: usize = 16;
+use std::{borrow::Cow, marker::PhantomData};
 
 /// A string or key as it stands in the body.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Text<'a> {
-    /// What it means.
-    pub decoded: Cow<'a, str>,
+    /// What stands between its quotes.
+    pub raw: &'a [u8],
     /// Whether it is written with escapes.
     pub escaped: bool,
     /// Where its opening quote is.
     pub at: usize,
 }
 
-/// An object that is being read.
-#[derive(Default)]
-struct Keys<'a> {
-    /// Where its keys start in the reader's list.
-    first: usize,
-    count: usize,
-    /// All of its keys, once they are more than [`KEYS_LISTED`].
-    set: Option<HashSet<Cow<'a, str>>>,
-}
+impl<'a> Text<'a> {
+    /// What it means, as bytes that may not be UTF-8 yet.
+    #[inline(always)]
+    pub(super) fn meaning(&self) -> Cow<'a, [u8]> {
+        if self.escaped {
+            text::unescape_bytes(self.raw).unwrap_or_default()
+        } else {
+            Cow::Borrowed(self.raw)
+        }
+    }
 
-enum Frame<'a> {
-    Array,
-    Object(Keys<'a>),
+    /// What it means.
+    pub(super) fn decoded(&self) -> Result<Cow<'a, str>, Refusal> {
+        let raw = std::str::from_utf8(self.raw);
+        let raw = raw.map_err(|e| Refusal::new(Reason::Encoding, self.at + 1 + e.valid_up_to()))?;
+        if !self.escaped {
+            return Ok(Cow::Borrowed(raw));
+        }
+        text::unescape(raw).ok_or(Refusal::new(Reason::Syntax, self.at))
+    }
 }
 
 /// A cursor over one body.
-pub(super) struct Reader<'a> {
-    text: &'a str,
+#[derive(Debug)]
+pub(super) struct Reader<'a, K> {
     bytes: &'a [u8],
     at: usize,
     depth: usize,
-    keys_left: usize,
-    bounds: Bounds,
-    /// The keys of all objects that are open and small, innermost last.
-    keys: Vec<Cow<'a, str>>,
+    depth_max: usize,
+    keys: Keys<'a>,
+    /// From the first string that is not ASCII to the end of the last one: the bytes that are validated in the end.
+    wide: Option<(usize, usize)>,
+    kernel: PhantomData<K>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a, K: Kernel> Reader<'a, K> {
     /// A cursor before the first value.
     pub(super) fn new(body: &'a [u8], bounds: &Bounds) -> Result<Self, Refusal> {
         if body.starts_with(b"\xef\xbb\xbf") {
             return Err(Refusal::new(Reason::Bom, 0));
         }
-        let text = std::str::from_utf8(body)
-            .map_err(|e| Refusal::new(Reason::Encoding, e.valid_up_to()))?;
-        // JSON in UTF-16 or UTF-32 without accents is valid UTF-8 with zero bytes: say what it is.
-        if body.iter().take(4).any(|&b| b == 0) {
-            return Err(Refusal::new(Reason::Encoding, 0));
-        }
-        let mut reader = Self {
-            text,
+        let reader = Self {
             bytes: body,
-            at: 0,
+            at: K::space(body, 0),
             depth: 0,
-            keys_left: bounds.keys_body_max,
-            bounds: *bounds,
-            keys: Vec::new(),
+            depth_max: bounds.depth_max,
+            keys: Keys::new(body, bounds.keys_object_max, bounds.keys_body_max),
+            wide: None,
+            kernel: PhantomData,
         };
-        reader.space();
         if reader.peek().is_none() {
             return Err(Refusal::new(Reason::Empty, 0));
         }
@@ -91,16 +89,24 @@ impl<'a> Reader<'a> {
         self.bytes.get(start..self.at).unwrap_or_default()
     }
 
-    /// Nothing but white space may be left.
+    /// Nothing but white space may be left, and all that was read must have been UTF-8 (outside strings all is ASCII).
     pub(super) fn finish(&mut self) -> Result<(), Refusal> {
         self.space();
-        match self.peek() {
-            None => Ok(()),
-            Some(_) => self.refuse(Reason::Trailing),
+        if self.peek().is_some() {
+            return self.refuse(Reason::Trailing);
+        }
+        let Some((start, end)) = self.wide else {
+            return Ok(());
+        };
+        let wide = self.bytes.get(start..end).unwrap_or_default();
+        match simdutf8::basic::from_utf8(wide) {
+            Ok(_) => Ok(()),
+            Err(_) => self.refuse(Reason::Encoding),
         }
     }
 
     /// The type of the value at the cursor.
+    #[inline(always)]
     pub(super) fn kind(&self) -> Result<Type, Refusal> {
         Ok(match self.peek() {
             Some(b'{') => Type::Object,
@@ -114,14 +120,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte.
+    #[inline(always)]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
+    #[cold]
     fn refuse<T>(&self, reason: Reason) -> Result<T, Refusal> {
         Err(Refusal::new(reason, self.at))
     }
 
+    #[cold]
     fn unexpected<T>(&self) -> Result<T, Refusal> {
         self.refuse(match self.peek() {
             None => Reason::Truncated,
@@ -129,12 +138,12 @@ impl<'a> Reader<'a> {
         })
     }
 
+    #[inline(always)]
     fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
-            self.at += 1;
-        }
+        self.at = K::space(self.bytes, self.at);
     }
 
+    #[inline(always)]
     fn expect(&mut self, byte: u8) -> Result<(), Refusal> {
         if self.peek() != Some(byte) {
             return self.unexpected();
@@ -143,26 +152,36 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), Refusal> {
-        for &byte in word {
-            self.expect(byte)?;
+    #[inline(always)]
+    fn word<const N: usize>(&mut self, word: &[u8; N]) -> Result<(), Refusal> {
+        if self.bytes.get(self.at..self.at + N) == Some(word) {
+            self.at += N;
+            return Ok(());
         }
-        Ok(())
+        self.misspelt(word)
     }
 
+    #[cold]
+    fn misspelt(&mut self, word: &[u8]) -> Result<(), Refusal> {
+        word.iter().try_for_each(|&byte| self.expect(byte))
+    }
+
+    #[inline(always)]
     fn digits(&mut self) -> Result<(), Refusal> {
-        if !self.peek().is_some_and(|b| b.is_ascii_digit()) {
+        let mut at = self.at;
+        while self.bytes.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        if at == self.at {
             return self.unexpected();
         }
-        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
-            self.at += 1;
-        }
+        self.at = at;
         Ok(())
     }
 
     /// A number; whether it is written as an integer.
+    #[inline(always)]
     pub(super) fn number(&mut self) -> Result<bool, Refusal> {
-        let mut integer = true;
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
@@ -171,76 +190,61 @@ impl<'a> Reader<'a> {
         } else {
             self.digits()?;
         }
+        match self.peek() {
+            Some(b'.' | b'e' | b'E') => self.fraction(),
+            _ => Ok(true),
+        }
+    }
+
+    fn fraction(&mut self) -> Result<bool, Refusal> {
         if self.peek() == Some(b'.') {
-            integer = false;
             self.at += 1;
             self.digits()?;
         }
         if let Some(b'e' | b'E') = self.peek() {
-            integer = false;
             self.at += 1;
             if let Some(b'+' | b'-') = self.peek() {
                 self.at += 1;
             }
             self.digits()?;
         }
-        Ok(integer)
+        Ok(false)
     }
 
-    /// Passes a string; its contents without the quotes, and whether it has escapes.
-    fn pass_string(&mut self) -> Result<(&'a str, bool), Refusal> {
-        self.expect(b'"')?;
-        let start = self.at;
-        let mut escaped = false;
-        loop {
-            self.at = text::special(self.bytes, self.at);
-            match self.peek() {
-                None => return self.refuse(Reason::Truncated),
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    self.pass_escape()?;
-                }
-                Some(_) => return self.refuse(Reason::ControlCharacter),
-            }
+    /// Passes a string, whose opening quote is at the cursor.
+    #[inline(always)]
+    fn pass_string(&mut self) -> Result<StringEnd, Refusal> {
+        let start = self.at + 1;
+        let Some(end) = K::string(self.bytes, start) else {
+            let (reason, at) = plain::fault(self.bytes, start);
+            return Err(Refusal::new(reason, at));
+        };
+        if end.wide {
+            let first = self.wide.map_or(start, |(first, _)| first);
+            self.wide = Some((first, end.at));
         }
-        let raw = self.text.get(start..self.at).unwrap_or_default();
-        self.at += 1;
-        Ok((raw, escaped))
+        self.at = end.at + 1;
+        Ok(end)
     }
 
-    fn pass_escape(&mut self) -> Result<(), Refusal> {
-        if let Some((_, taken)) = text::escape(self.bytes, self.at) {
-            self.at += taken;
-            return Ok(());
-        }
-        let surrogate = self.bytes.get(self.at + 1) == Some(&b'u')
-            && text::hex4(self.bytes, self.at + 2).is_some();
-        self.refuse(if surrogate {
-            Reason::LoneSurrogate
-        } else {
-            Reason::Syntax
-        })
-    }
-
-    /// A string, decoded.
+    /// A string.
+    #[inline(always)]
     pub(super) fn string(&mut self) -> Result<Text<'a>, Refusal> {
         let at = self.at;
-        let (raw, escaped) = self.pass_string()?;
-        let decoded = if escaped {
-            text::unescape(raw).ok_or(Refusal::new(Reason::Syntax, at))?
-        } else {
-            Cow::Borrowed(raw)
-        };
+        if self.peek() != Some(b'"') {
+            return self.unexpected();
+        }
+        let end = self.pass_string()?;
         Ok(Text {
-            decoded,
-            escaped,
+            raw: self.bytes.get(at + 1..end.at).unwrap_or_default(),
+            escaped: end.escaped,
             at,
         })
     }
 
+    #[inline(always)]
     fn enter(&mut self) -> Result<(), Refusal> {
-        if self.depth >= self.bounds.depth_max {
+        if self.depth >= self.depth_max {
             return self.refuse(Reason::TooDeep);
         }
         self.depth += 1;
@@ -249,36 +253,20 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    #[inline(always)]
     fn leave(&mut self) {
         self.depth -= 1;
         self.at += 1;
     }
 
-    fn open_keys(&self) -> Keys<'a> {
-        Keys {
-            first: self.keys.len(),
-            ..Keys::default()
-        }
-    }
-
     /// Reads a key with its colon, up to the value.
-    fn key(&mut self, object: &mut Keys<'a>) -> Result<Text<'a>, Refusal> {
-        if self.peek() != Some(b'"') {
-            return self.unexpected();
-        }
+    #[inline(always)]
+    fn key(&mut self) -> Result<Text<'a>, Refusal> {
         let key = self.string()?;
-        let refuse = |reason| Err(Refusal::new(reason, key.at));
-        if object.count >= self.bounds.keys_object_max || self.keys_left == 0 {
-            return refuse(Reason::TooManyKeys);
-        }
-        object.count += 1;
-        self.keys_left -= 1;
-        // Only an escape can bring this character: a bare one is a control character.
-        if key.escaped && key.decoded.contains('\0') {
-            return refuse(Reason::NulKey);
-        }
-        if !self.is_new(object, key.decoded.clone()) {
-            return refuse(Reason::DuplicateKey);
+        let start = key.at + 1;
+        let end = start + key.raw.len();
+        if let Err(reason) = self.keys.take(KeySpan { start, end }, key.escaped) {
+            return Err(Refusal::new(reason, key.at));
         }
         self.space();
         self.expect(b':')?;
@@ -286,25 +274,8 @@ impl<'a> Reader<'a> {
         Ok(key)
     }
 
-    fn is_new(&mut self, object: &mut Keys<'a>, key: Cow<'a, str>) -> bool {
-        if let Some(set) = &mut object.set {
-            return set.insert(key);
-        }
-        let listed = self.keys.get(object.first..).unwrap_or_default();
-        if listed.contains(&key) {
-            return false;
-        }
-        if listed.len() < KEYS_LISTED {
-            self.keys.push(key);
-        } else {
-            let mut set: HashSet<_> = self.keys.drain(object.first..).collect();
-            set.insert(key);
-            object.set = Some(set);
-        }
-        true
-    }
-
     /// After a member or element: whether another one follows.
+    #[inline(always)]
     fn another(&mut self, close: u8) -> Result<bool, Refusal> {
         self.space();
         match self.peek() {
@@ -320,19 +291,20 @@ impl<'a> Reader<'a> {
 
     /// Reads an object whose members mean something to the caller: `member` is called before every value and must pass
     /// exactly that value.
+    #[inline(always)]
     pub(super) fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, Text<'a>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         self.enter()?;
-        let mut object = self.open_keys();
+        self.keys.enter(self.depth);
         let mut more = self.peek() != Some(b'}');
         while more {
-            let key = self.key(&mut object)?;
+            let key = self.key()?;
             member(self, key)?;
             more = self.another(b'}')?;
         }
-        self.keys.truncate(object.first);
+        self.keys.leave();
         self.leave();
         Ok(())
     }
@@ -355,63 +327,66 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes any value. Unless `free`, the key `__proto__` is refused at every depth.
+    #[inline(never)]
     pub(super) fn value(&mut self, free: bool) -> Result<&'a [u8], Refusal> {
         let start = self.at;
-        let mut stack: SmallVec<[Frame<'a>; 8]> = SmallVec::new();
+        let outside = self.depth;
         loop {
-            match self.kind()? {
-                Type::Object => {
+            match self.peek() {
+                Some(b'"') => drop(self.pass_string()?),
+                Some(b'{') => {
                     self.enter()?;
                     if self.peek() == Some(b'}') {
                         self.leave();
                     } else {
-                        let mut keys = self.open_keys();
-                        self.nested_key(&mut keys, free)?;
-                        stack.push(Frame::Object(keys));
+                        self.keys.enter(self.depth);
+                        self.nested_key(free)?;
                         continue;
                     }
                 }
-                Type::Array => {
+                Some(b'[') => {
                     self.enter()?;
                     if self.peek() == Some(b']') {
                         self.leave();
                     } else {
-                        stack.push(Frame::Array);
                         continue;
                     }
                 }
-                Type::String => drop(self.pass_string()?),
-                Type::Number => drop(self.number()?),
-                Type::Null => self.word(b"null")?,
-                Type::Bool if self.peek() == Some(b't') => self.word(b"true")?,
-                Type::Bool => self.word(b"false")?,
+                Some(b'-' | b'0'..=b'9') => drop(self.number()?),
+                Some(b'n') => self.word(b"null")?,
+                Some(b't') => self.word(b"true")?,
+                Some(b'f') => self.word(b"false")?,
+                _ => return self.unexpected(),
             }
             // A value has ended: so may have the ones around it.
             loop {
-                match stack.last_mut() {
-                    None => return Ok(self.since(start)),
-                    Some(Frame::Array) => {
-                        if self.another(b']')? {
-                            break;
+                if self.depth == outside {
+                    return Ok(self.since(start));
+                }
+                let in_object = self.keys.depth() == self.depth;
+                self.space();
+                match self.peek() {
+                    Some(b',') => {
+                        self.at += 1;
+                        self.space();
+                        if in_object {
+                            self.nested_key(free)?;
                         }
+                        break;
                     }
-                    Some(Frame::Object(keys)) => {
-                        if self.another(b'}')? {
-                            self.nested_key(keys, free)?;
-                            break;
-                        }
-                        self.keys.truncate(keys.first);
-                    }
+                    Some(b'}') if in_object => self.keys.leave(),
+                    Some(b']') if !in_object => {}
+                    _ => return self.unexpected(),
                 }
                 self.leave();
-                stack.pop();
             }
         }
     }
 
-    fn nested_key(&mut self, keys: &mut Keys<'a>, free: bool) -> Result<(), Refusal> {
-        let key = self.key(keys)?;
-        if !free && key.decoded == "__proto__" {
+    #[inline(always)]
+    fn nested_key(&mut self, free: bool) -> Result<(), Refusal> {
+        let key = self.key()?;
+        if !free && *key.meaning() == *b"__proto__" {
             return Err(Refusal::new(Reason::ProtoKey, key.at));
         }
         Ok(())

@@ -134,10 +134,14 @@ fn counted(raw: &[u8]) -> usize {
 }
 
 /// Takes byte order marks off an event. A client takes one off the stream's first event alone; what that is for the
-/// client depends on what was passed on before, so no event may begin with one.
+/// client depends on what was passed on before, so no event may begin with one. A line of marks alone goes as a whole:
+/// the blank line that it would become ends an event.
 fn without_marks(mut raw: &[u8]) -> &[u8] {
     while let Some(rest) = raw.strip_prefix(b"\xef\xbb\xbf") {
-        raw = rest;
+        raw = match rest {
+            [b'\r', b'\n', rest @ ..] | [b'\r' | b'\n', rest @ ..] => rest,
+            _ => rest,
+        };
     }
     raw
 }
@@ -299,6 +303,13 @@ mod tests {
                 vec![
                     event("data: x\n\n", Some("x"), None),
                     event("data: y\n\n", Some("y"), None),
+                ],
+            ),
+            (
+                "\u{feff}\n\u{feff}\u{feff}\r\n\u{feff}data: x\n\n\u{feff}\n\n",
+                vec![
+                    event("data: x\n\n", Some("x"), None),
+                    event("\n", None, None),
                 ],
             ),
             ("data: unfinished\n", vec![]),

@@ -2,38 +2,6 @@
 
 use std::borrow::Cow;
 
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
-
-/// A mask whose lowest set bit stands in the first byte that is zero (later bits may be wrong: use the first only).
-fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(LOW) & !word & HIGH
-}
-
-/// The index of the first `"`, `\` or control character at or after `from`; the length if there is none.
-pub(super) fn special(bytes: &[u8], from: usize) -> usize {
-    let mut at = from;
-    // Eight bytes at a time; each test's lowest set bit is exact, so the lowest of the three is the first special byte.
-    while let Some(Ok(eight)) = bytes.get(at..at + 8).map(<[u8; 8]>::try_from) {
-        let word = u64::from_le_bytes(eight);
-        let quote = zero_bytes(word ^ (LOW * b'"' as u64));
-        let backslash = zero_bytes(word ^ (LOW * b'\\' as u64));
-        let control = word.wrapping_sub(LOW * 0x20) & !word & HIGH;
-        let found = quote | backslash | control;
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while let Some(&byte) = bytes.get(at) {
-        if byte < 0x20 || byte == b'"' || byte == b'\\' {
-            break;
-        }
-        at += 1;
-    }
-    at.min(bytes.len())
-}
-
 /// The four hexadecimal digits at `at`.
 pub(super) fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     let mut value = 0;
@@ -77,22 +45,35 @@ pub(super) fn escape(bytes: &[u8], at: usize) -> Option<(char, usize)> {
 
 /// What a string means, given the text between its quotes. `None` when an escape is malformed.
 pub(super) fn unescape(raw: &str) -> Option<Cow<'_, str>> {
-    let bytes = raw.as_bytes();
-    let Some(first) = memchr::memchr(b'\\', bytes) else {
+    match unescape_bytes(raw.as_bytes())? {
+        Cow::Borrowed(_) => Some(Cow::Borrowed(raw)),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+/// The same for bytes that need not be UTF-8.
+pub(super) fn unescape_bytes(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let Some(first) = memchr::memchr(b'\\', raw) else {
         return Some(Cow::Borrowed(raw));
     };
-    let mut out = String::with_capacity(raw.len());
-    out.push_str(raw.get(..first)?);
+    let mut out = Vec::with_capacity(raw.len());
+    unescape_into(raw, first, |piece| out.extend_from_slice(piece))?;
+    Some(Cow::Owned(out))
+}
+
+/// Gives the pieces of what a string means to `each`, given where its first escape is.
+pub(super) fn unescape_into(raw: &[u8], first: usize, mut each: impl FnMut(&[u8])) -> Option<()> {
+    each(raw.get(..first)?);
     let mut at = first;
-    while at < bytes.len() {
-        let (character, taken) = escape(bytes, at)?;
-        out.push(character);
+    while at < raw.len() {
+        let (character, taken) = escape(raw, at)?;
+        each(character.encode_utf8(&mut [0; 4]).as_bytes());
         at += taken;
-        let next = memchr::memchr(b'\\', bytes.get(at..)?).map_or(bytes.len(), |n| at + n);
-        out.push_str(raw.get(at..next)?);
+        let next = memchr::memchr(b'\\', raw.get(at..)?).map_or(raw.len(), |n| at + n);
+        each(raw.get(at..next)?);
         at = next;
     }
-    Some(Cow::Owned(out))
+    Some(())
 }
 
 /// The ASCII letter that some parser takes this character for: lower case, Unicode's simple folding (ſ and the Kelvin
@@ -106,31 +87,27 @@ fn folded(character: char) -> char {
     }
 }
 
-/// Whether some parser that ignores case takes `key` for `plain`.
-pub(super) fn folds_to(key: &str, plain: &str) -> bool {
-    key.chars().map(folded).eq(plain.chars().map(folded))
+/// Whether some parser that ignores case takes `key` for `plain`, which is ASCII.
+#[inline(always)]
+pub(super) fn folds_to(key: &[u8], plain: &str) -> bool {
+    // What folds to an ASCII character takes up to three bytes.
+    if key.len() < plain.len() || key.len() > 3 * plain.len() {
+        return false;
+    }
+    if key.len() == plain.len() && key.eq_ignore_ascii_case(plain.as_bytes()) {
+        return true;
+    }
+    !key.is_ascii() && folds_to_wide(key, plain)
+}
+
+#[cold]
+fn folds_to_wide(key: &[u8], plain: &str) -> bool {
+    std::str::from_utf8(key).is_ok_and(|key| key.chars().map(folded).eq(plain.chars().map(folded)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_special_byte_is_found_wherever_it_stands() {
-        for special_byte in [b'"', b'\\', 0, 0x1f, b'\n'] {
-            for length in 0..40 {
-                for place in 0..length {
-                    for filler in [b'a', 0x20, 0x7f, 0x80, 0xff, b'#', b'!', b'[', b']'] {
-                        let mut bytes = vec![filler; length];
-                        bytes[place] = special_byte;
-                        assert_eq!(special(&bytes, 0), place, "{special_byte} {filler}");
-                    }
-                }
-            }
-        }
-        assert_eq!(special(b"nothing here at all", 0), 19);
-        assert_eq!(special(b"", 0), 0);
-    }
 
     #[test]
     fn escapes_mean_what_rfc_8259_says() {
@@ -158,14 +135,16 @@ mod tests {
     #[test]
     fn keys_that_a_lenient_parser_confuses_are_recognised() {
         for key in ["name", "Name", "NAME", "nAmE"] {
-            assert!(folds_to(key, "name"));
+            assert!(folds_to(key.as_bytes(), "name"));
         }
-        assert!(folds_to("paramſ", "params"));
-        assert!(folds_to("tas\u{212a}", "task"));
-        assert!(folds_to("ıd", "id") && folds_to("İD", "id"));
-        assert!(folds_to("requeststate", "requestState"));
+        assert!(folds_to("paramſ".as_bytes(), "params"));
+        assert!(folds_to("tas\u{212a}".as_bytes(), "task"));
+        assert!(folds_to("ıd".as_bytes(), "id") && folds_to("İD".as_bytes(), "id"));
+        assert!(folds_to("requeststate".as_bytes(), "requestState"));
         assert!(
-            !folds_to("names", "name") && !folds_to("nam", "name") && !folds_to("nåme", "name")
+            !folds_to("names".as_bytes(), "name")
+                && !folds_to("nam".as_bytes(), "name")
+                && !folds_to("nåme".as_bytes(), "name")
         );
     }
 }

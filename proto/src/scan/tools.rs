@@ -117,7 +117,7 @@ fn member<'a>(object: Value<'a>, key: &str) -> Result<Option<Value<'a>>, Refusal
     for (name, value) in object.members() {
         if name == key {
             found = Some(value);
-        } else if text::folds_to(&name, key) {
+        } else if text::folds_to(name.as_bytes(), key) {
             return Err(Refusal::new(Reason::FoldedKey, 0));
         }
     }
