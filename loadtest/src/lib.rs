@@ -3,6 +3,7 @@
 //!
 //! The gateway's tests, its demo and load runs all stand on [`upstream`]. A run leaves a [`result::Document`].
 
+pub mod compare;
 pub mod histogram;
 pub mod progress;
 pub mod report;

@@ -1,7 +1,7 @@
 //! The `tollgate-loadtest` binary.
 
 use clap::{Parser, Subcommand};
-use loadtest::{report, upstream::cli};
+use loadtest::{compare, report, upstream::cli};
 use std::process::ExitCode;
 
 /// Servers and load for measuring MCP gateways.
@@ -18,12 +18,15 @@ enum Command {
     Upstream(cli::Args),
     /// Draw what a result says: HTML, Markdown or JSON
     Report(report::Args),
+    /// Say whether two results differ by more than noise
+    Compare(compare::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Upstream(args) => cli::run(args).map_err(|e| e.to_string()),
         Command::Report(args) => report::run(&args),
+        Command::Compare(args) => compare::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
