@@ -23,6 +23,7 @@ pub const VOTER: &str = "voter";
 pub struct Fleet {
     dir: TempDir,
     voters: Vec<Voter>,
+    clients: usize,
 }
 
 struct Voter {
@@ -43,6 +44,7 @@ impl Fleet {
         let mut fleet = Self {
             dir,
             voters: Vec::new(),
+            clients: 0,
         };
         for index in 0..count {
             let voter = Voter {
@@ -105,9 +107,11 @@ impl Fleet {
     /// A node in this process.
     pub async fn client(&mut self, role: Role) -> Handle {
         let (token, peer) = self.token(role);
-        let dir = self.dir.path().join("client");
+        self.clients += 1;
+        let name = format!("c{}", self.clients);
+        let dir = self.dir.path().join(&name);
         let wish = Wish {
-            name: "client".into(),
+            name,
             address: String::new(),
             role,
         };

@@ -4,6 +4,7 @@
 //! `cargo bench -p tollgate-benches --bench lease` prints the table; `-- --test` runs everything once, briefly.
 
 mod fleet;
+mod ours;
 mod redis;
 
 use fleet::Fleet;
@@ -24,6 +25,9 @@ const LIMIT: Definition = Definition {
     window: Window::Week,
     max: 1_000_000_000,
 };
+
+/// What the limit that a death is survived with admits.
+const MAX: u64 = 1_000;
 
 /// How long and how often.
 #[derive(Clone, Copy)]
@@ -56,7 +60,6 @@ fn main() {
         .build()
         .expect("a runtime");
     runtime.block_on(run(effort));
-    redis::compare(effort);
 }
 
 async fn run(effort: Effort) {
@@ -111,7 +114,22 @@ async fn run(effort: Effort) {
         p50 / 1e3,
         worst / 1e3
     );
+    println!("decisions, each thread or connection with a counter of its own");
+    println!(
+        "{:<34} {:>12} {:>10} {:>10} {:>10}",
+        "", "decisions/s", "p50 µs", "p99 µs", "worst µs"
+    );
+    ours::decisions(client.clone(), effort).await;
     client.shutdown().await;
+    let server = redis::measured(effort);
+    let window = Duration::from_millis(effort.window_ms);
+    let admitted = ours::admitted_through_a_death(&mut fleet, MAX, window).await;
+    println!("Tollgate's leader dies in mid-window: {admitted} admitted of {MAX} by two gateways");
+    assert!(admitted <= MAX, "a limit was broken");
+    if let Some(mut server) = server {
+        let admitted = redis::admitted_through_a_death(&mut server, MAX, window);
+        println!("Redis dies in mid-window: {admitted} admitted of {MAX}");
+    }
 }
 
 /// One question for a counter that nobody had before; how long it took.

@@ -95,7 +95,7 @@ fn count(connection: &mut Connection, key: &str, window_ms: u64) -> Option<u64> 
 }
 
 /// Prints decisions a second and their times.
-pub fn decisions(server: &Server, effort: Effort) {
+fn decisions(server: &Server, effort: Effort) {
     for connections in [1usize, 8, 64] {
         let (stop, began) = (AtomicBool::new(false), Instant::now());
         let all: Vec<Duration> = std::thread::scope(|scope| {
@@ -132,7 +132,6 @@ pub fn decisions(server: &Server, effort: Effort) {
 
 /// What is admitted of one window's quota when the server dies in its middle; calls during the outage are denied.
 pub fn admitted_through_a_death(server: &mut Server, max: u64, window: Duration) -> u64 {
-    server.wait();
     let (admitted, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let address = server.address;
     std::thread::scope(|scope| {
@@ -167,15 +166,13 @@ pub fn admitted_through_a_death(server: &mut Server, max: u64, window: Duration)
     admitted.load(Relaxed)
 }
 
-/// Prints what Redis does; nothing where it is not installed.
-pub fn compare(effort: Effort) {
-    let Some(mut server) = Server::start() else {
-        return println!("redis-server is not installed (Debian: redis-server): no comparison");
+/// A server whose decisions were measured and printed; `None` where Redis is not installed.
+pub fn measured(effort: Effort) -> Option<Server> {
+    let Some(server) = Server::start() else {
+        println!("redis-server is not installed (Debian: redis-server): no comparison");
+        return None;
     };
     server.wait();
     decisions(&server, effort);
-    let max = 1_000;
-    let admitted =
-        admitted_through_a_death(&mut server, max, Duration::from_millis(effort.window_ms));
-    println!("Redis dies in mid-window: {admitted} admitted of {max}");
+    Some(server)
 }
