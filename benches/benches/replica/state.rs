@@ -6,7 +6,7 @@ use cluster::{
     snapshot_file::{self, About},
 };
 use proto::command::{COMMANDS_MAX, Command, RULES_VERSION};
-use proto::limit::ledger::Session;
+use proto::limit::ledger::{Counters, Session};
 use std::time::Instant;
 
 /// A machine in which the first session has the limit.
@@ -63,6 +63,14 @@ pub fn measure(counters: u64) {
     let began = Instant::now();
     let hash = machine.hash();
     row("hash of the state", ms(began), "ms");
+    let began = Instant::now();
+    let fullest = Counters {
+        fullest: true,
+        most: 20,
+        ..Counters::default()
+    };
+    assert_eq!(machine.ledger().rows(&fullest).0.len(), 20);
+    row("the fullest found, in the leader's loop", ms(began), "ms");
     let began = Instant::now();
     let image = machine.image();
     row(
