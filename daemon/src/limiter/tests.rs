@@ -2,6 +2,7 @@ mod beside;
 mod memory;
 mod shown;
 mod threads;
+mod units;
 
 use super::*;
 use cluster::memory::{Memory, Mood};

@@ -34,4 +34,3 @@ mod snippets;
 mod soak;
 mod timeouts;
 mod tls;
-mod units;
