@@ -1,7 +1,7 @@
 //! The `tollgate-loadtest` binary.
 
 use clap::{Parser, Subcommand};
-use loadtest::{compare, report, upstream::cli};
+use loadtest::{compare, limits, report, run, upstream::cli};
 use std::process::ExitCode;
 
 /// Servers and load for measuring MCP gateways.
@@ -14,6 +14,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(Box<run::Args>),
+    Limits(Box<limits::Args>),
     /// Start an MCP server that remembers every call
     Upstream(cli::Args),
     /// Draw what a result says: HTML, Markdown or JSON
@@ -24,15 +26,19 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Upstream(args) => cli::run(args).map_err(|e| e.to_string()),
-        Command::Report(args) => report::run(&args),
-        Command::Compare(args) => compare::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Limits(args) => limits::run(&args),
+        Command::Upstream(args) => cli::run(args)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|e| e.to_string()),
+        Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Compare(args) => compare::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tollgate-loadtest: {error}");
-            ExitCode::from(1)
+            ExitCode::from(2)
         }
     }
 }

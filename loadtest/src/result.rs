@@ -173,6 +173,13 @@ pub struct Round {
     /// Of them those that were never sent, because `--in-flight-max` was reached: they are in no histogram, and a run
     /// that has any did not keep its rate.
     pub unsent: u64,
+    /// Requests that were sent and not awaited, because the run was interrupted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub abandoned: u64,
+    /// Open loop: by how much a percentile up to the 99th may be off because of this client, ns: it was late to send and
+    /// to read (99th percentile each), and values are kept to 0.1 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_ns: Option<u64>,
     /// Requests answered or given up, by how they ended.
     pub classes: Vec<ClassResult>,
     /// The same for each target, in their order.
@@ -217,6 +224,10 @@ impl Round {
             .chain(self.classes.iter().map(|class| &class.latency))
             .chain(self.targets.iter().map(|target| &target.latency))
     }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// One class of replies.

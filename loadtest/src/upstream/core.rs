@@ -33,6 +33,8 @@ pub(super) struct Core {
     pub(super) common: Arc<Session>,
     pub(super) listeners: Mutex<Vec<Listener>>,
     next: AtomicU64,
+    /// The next request finds the whole server asleep for this long, µs.
+    pub(super) stall_us: AtomicU64,
 }
 
 /// What a request came with.
@@ -103,6 +105,7 @@ impl Core {
             common: Arc::default(),
             listeners: Mutex::default(),
             next: AtomicU64::new(0),
+            stall_us: AtomicU64::new(0),
         })
     }
 
@@ -116,6 +119,14 @@ impl Core {
     pub(super) fn fault_for(&self, method: &str) -> Option<Fault> {
         let faults = lock(&self.faults);
         faults.get(method).or_else(|| faults.get("*")).copied()
+    }
+
+    /// Sleeps as a server does whose collector stops the world: nothing else is served meanwhile.
+    pub(super) fn stall(&self) {
+        if self.stall_us.load(Relaxed) > 0 {
+            let us = self.stall_us.swap(0, Relaxed);
+            std::thread::sleep(std::time::Duration::from_micros(us));
+        }
     }
 
     /// Answers one request.

@@ -70,6 +70,7 @@ pub(super) async fn serve(core: Arc<Core>, listener: TcpListener, mut stop: ones
 
 async fn respond(core: Arc<Core>, raw: RawSlot, request: http::Request<Incoming>) -> Replied {
     let (head, body) = request.into_parts();
+    core.stall();
     if head.uri.path() == "/record" {
         return match head.method {
             Method::GET => reply(200, "application/json", core.recorder.to_json().to_string()),
@@ -79,6 +80,9 @@ async fn respond(core: Arc<Core>, raw: RawSlot, request: http::Request<Incoming>
             }
             _ => reply(405, "", ""),
         };
+    }
+    if head.uri.path() == "/record/calls" && head.method == Method::GET {
+        return reply(200, "application/jsonl", core.recorder.lines());
     }
     let Ok(body) = Limited::new(body, BODY_MAX).collect().await else {
         return reply(413, "", "");

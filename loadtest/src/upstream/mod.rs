@@ -29,7 +29,7 @@ pub use self::{
     options::{Encoding, Eras, Options, Parser, Reply},
     record::{Call, Outcome, Recorder, Request},
     stdio::serve_stdio,
-    tools::{TOOLS, Tool},
+    tools::{TOOLS, Tool, said},
 };
 
 use self::core::Core;
@@ -111,6 +111,14 @@ impl Running {
     /// Misbehaves from now on whenever this JSON-RPC method comes (`*` = any); `None` ends it.
     pub fn fault(&self, method: &str, fault: Option<Fault>) {
         self.core.fault(method, fault);
+    }
+
+    /// Stops the whole server for this long when the next request comes.
+    pub fn stall(&self, time: std::time::Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.core
+            .stall_us
+            .store(us, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Sends a message to every open GET stream of a session; returns to how many.

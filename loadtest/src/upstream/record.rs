@@ -156,6 +156,17 @@ impl Recorder {
         })
     }
 
+    /// The calls alone, one JSON object a line, as `GET /record/calls` answers them.
+    pub fn lines(&self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for call in &*lock(&self.0.calls) {
+            // Writing to a vector cannot fail.
+            let _ = serde_json::to_writer(&mut lines, call);
+            lines.push(b'\n');
+        }
+        lines
+    }
+
     pub(super) fn request(
         &self,
         verb: &str,

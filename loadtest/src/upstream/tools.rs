@@ -179,8 +179,10 @@ pub(super) fn sets_status(name: &str) -> bool {
 pub(super) async fn run(name: &str, arguments: &Value, emit: &Emit) -> Effect {
     let number = |key: &str| arguments.get(key).and_then(Value::as_u64);
     let text = |key: &str| arguments.get(key).and_then(Value::as_str);
+    if let Some(said) = said(name, arguments) {
+        return Effect::Text(said);
+    }
     match name {
-        "echo" => Effect::Text(arguments.to_string()),
         "slow" => {
             let ms = number("ms").unwrap_or(0).min(WAIT_MS_MAX);
             tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -216,29 +218,32 @@ pub(super) async fn run(name: &str, arguments: &Value, emit: &Emit) -> Effect {
             Some(Ok(fault)) => Effect::Fault(fault),
             _ => Effect::Rejected(-32602, "no such fault".into()),
         },
+        // `said` knows every other tool, and the caller has looked for it in the list.
+        _ => Effect::Rejected(-32602, "no such tool".into()),
+    }
+}
+
+/// The text of a tool whose answer follows from its arguments alone; `None` for the others.
+pub fn said(name: &str, arguments: &Value) -> Option<String> {
+    let text = |key: &str| arguments.get(key).and_then(Value::as_str);
+    Some(match name {
+        "echo" => arguments.to_string(),
         "create_charge" => {
             let amount = arguments.get("amount").cloned().unwrap_or(Value::Null);
             let currency = text("currency").unwrap_or("?");
             let customer = text("customer_id").unwrap_or("nobody");
-            Effect::Text(format!("charged {amount} {currency} to {customer}"))
+            format!("charged {amount} {currency} to {customer}")
         }
-        "list_customers" => {
-            Effect::Text(r#"[{"id":"c1","name":"Ada"},{"id":"c2","name":"Grace"}]"#.into())
-        }
-        "delete_customer" => Effect::Text(format!(
-            "deleted {}",
-            text("customer_id").unwrap_or("nobody")
-        )),
-        "delete_account" => Effect::Text("the account is gone".into()),
-        // The image tools: no image is made, the answer has the form of one.
-        _ => {
+        "list_customers" => r#"[{"id":"c1","name":"Ada"},{"id":"c2","name":"Grace"}]"#.into(),
+        "delete_customer" => format!("deleted {}", text("customer_id").unwrap_or("nobody")),
+        "delete_account" => "the account is gone".into(),
+        // No image is made, the answer has the form of one.
+        "flux_generate_image" | "flux_edit_image" | "generate_image" | "img2img" | "inpaint" => {
             let prompt = text("prompt").unwrap_or("");
-            Effect::Text(format!(
-                "{name}: https://images.example/{}.png",
-                digest(prompt)
-            ))
+            format!("{name}: https://images.example/{}.png", digest(prompt))
         }
-    }
+        _ => return None,
+    })
 }
 
 /// FNV-1a, so that equal prompts give equal addresses.

@@ -124,7 +124,7 @@ fn endless_and_silent_replies_end_with_the_server() {
         let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let mut stream = open(&server, "POST", "/mcp", &headers, &body);
         stream
-            .set_read_timeout(Some(Duration::from_millis(100)))
+            .set_read_timeout(Some(Duration::from_millis(500)))
             .unwrap();
         let mut seen = 0;
         let mut bytes = vec![0; 64 << 10];

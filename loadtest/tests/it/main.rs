@@ -4,6 +4,7 @@
 
 mod client;
 mod faults;
+mod load;
 mod report;
 mod stdio;
 mod streams;
