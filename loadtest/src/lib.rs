@@ -9,6 +9,7 @@ pub mod histogram;
 mod judge;
 pub mod limits;
 mod lines;
+pub mod live;
 mod machine;
 mod plan;
 mod preflight;
