@@ -59,10 +59,12 @@ fn line(progress: &Progress) -> String {
     if done > 0 {
         let rate = done as f64 / progress.elapsed_s.max(0.001);
         let ok = progress.done.get(&Class::Ok).copied().unwrap_or(0);
-        line.push_str(&format!(
-            ", {done} answered ({rate:.0}/s), {} not ok",
-            done - ok
-        ));
+        // While the last replies are awaited the clock is another one.
+        let rate = match progress.phase {
+            Phase::Draining => String::new(),
+            _ => format!(" ({rate:.0}/s)"),
+        };
+        line.push_str(&format!(", {done} answered{rate}, {} not ok", done - ok));
     }
     if progress.max_ns > 0 {
         line.push_str(&format!(

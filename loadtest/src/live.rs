@@ -1,6 +1,8 @@
-//! What a person sees on a terminal while it runs: a few lines on standard error that are drawn over and over.
+//! What a person sees on a terminal while it runs: a few lines on standard error that are drawn over and over. Where
+//! standard error is no terminal, [`lines`] are written instead.
 
 use crate::{
+    lines,
     progress::{Phase, Progress},
     report::format::{count, latency, number, plain},
     result::{Class, Second},
@@ -21,12 +23,15 @@ const WIDTH: usize = 100;
 const BUSY: f64 = 0.85;
 
 /// Whether somebody is there to look.
-pub fn wanted() -> bool {
+fn wanted() -> bool {
     stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Draws until the run is over, and leaves nothing behind.
+/// Shows progress until the run is over; on a terminal it leaves nothing behind.
 pub fn show(seen: watch::Receiver<Progress>) -> JoinHandle<()> {
+    if !wanted() {
+        return lines::show(seen);
+    }
     thread::spawn(move || {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         // The template is constant; should a later version refuse it, its own default is drawn.
@@ -134,7 +139,8 @@ fn gauge(share: f64) -> String {
 
 fn rates(progress: &Progress, ended: u64) -> String {
     let mut line = String::from("rate      ");
-    if progress.elapsed_s > 0.0 {
+    // While the last replies are awaited the clock is another one.
+    if progress.elapsed_s > 0.0 && matches!(progress.phase, Phase::WarmUp | Phase::Measuring) {
         line += &format!("{}/s", number(ended as f64 / progress.elapsed_s));
     }
     if let Some(rate) = progress.rate_intended {

@@ -18,9 +18,7 @@ enum Command {
     Limits(Box<limits::Args>),
     /// Start an MCP server that remembers every call
     Upstream(cli::Args),
-    /// Draw what a result says: HTML, Markdown or JSON
     Report(report::Args),
-    /// Say whether two results differ by more than noise
     Compare(compare::Args),
 }
 

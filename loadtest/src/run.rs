@@ -2,7 +2,7 @@
 
 use crate::{
     drive::{Driver, Shape, unix_ms},
-    lines, machine,
+    live, machine,
     plan::{
         Plan,
         args::TargetArgs,
@@ -140,7 +140,7 @@ pub fn run(args: &Args) -> Result<ExitCode, String> {
     interrupt(&plan)?;
     let mut document = document(args, &plan, &met);
     let (progress, seen) = watch::channel(Progress::default());
-    let view = lines::show(seen);
+    let view = live::show(seen);
     let mut driver = Driver::start(plan.clone())?;
     let measured = measure(args, &mut driver, &progress);
     drop(driver);

@@ -17,7 +17,7 @@ use self::{
 };
 use crate::{
     drive::unix_ms,
-    lines, machine,
+    live, machine,
     plan::{Plan, args::TargetArgs, call::Call, text},
     preflight,
     progress::{Phase, Progress},
@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<ExitCode, String> {
     }
     document.config = args.target.config(&plan, Mode::Limits);
     let (progress, seen) = watch::channel(Progress::default());
-    let view = lines::show(seen);
+    let view = live::show(seen);
     let windows = drive_all(args, &plan, &keys, guard_ms, &progress);
     progress.send_modify(|p| p.phase = Phase::Done);
     drop(progress);
