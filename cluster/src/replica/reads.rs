@@ -10,6 +10,9 @@ use proto::{
     time::Now,
 };
 
+/// A lease client that said nothing for this long has missed a question or two.
+const CLIENT_SILENT_NS: u64 = 3_000_000_000;
+
 impl Replica {
     /// Asks the quorum whether this node still leads, for all reads that wait.
     pub(super) fn ask_quorum(&mut self) {
@@ -103,12 +106,17 @@ impl Replica {
         }
     }
 
-    /// Heard of within the time of an election.
+    /// Heard of lately: a voter within the time of an election, a lease client, which asks about once a second and else
+    /// only when it must, within [`CLIENT_SILENT_NS`].
     pub(super) fn is_reachable(&self, node: NodeId, now: Now) -> bool {
         let ticks = self.settings.election_ticks as u64;
-        let within_ns = ticks
+        let election_ns = ticks
             .saturating_mul(self.settings.tick_ms)
             .saturating_mul(1_000_000);
+        let within_ns = match self.machine.member(node).map(|entry| entry.role) {
+            Some(Role::Client) => CLIENT_SILENT_NS,
+            _ => election_ns,
+        };
         let since = |at: &u64| now.boot_ns.saturating_sub(*at);
         node == self.settings.node
             || self

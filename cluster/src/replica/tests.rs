@@ -75,6 +75,26 @@ fn three_voters_go_on_when_the_leader_dies_and_grant_nothing_twice() {
 }
 
 #[test]
+fn a_lease_client_counts_as_heard_between_its_questions_and_a_silent_one_does_not() {
+    let mut net = Net::grown(3, 1 << 20);
+    net.join(9, Role::Client);
+    let heard = |net: &mut Net| {
+        let members = net.status().members;
+        members.iter().find(|m| m.node.0 == 9).unwrap().reachable
+    };
+    for _ in 0..3 {
+        let leader = net.leader().unwrap();
+        let have = Position::default();
+        net.ask(leader, 9, Request::Fresh { have });
+        assert!(heard(&mut net));
+        net.run(1_500);
+        assert!(heard(&mut net));
+    }
+    net.run(2_000);
+    assert!(!heard(&mut net));
+}
+
+#[test]
 fn a_leader_without_a_quorum_answers_nobody_and_steps_down() {
     let mut net = Net::grown(3, 1 << 20);
     let session = net.session(1, 1, 10);

@@ -77,6 +77,7 @@ pub async fn decide(
     let began = clock::now();
     recorder.message(message.envelope, message.batch_index);
     let decided = judge(gate, asked, message, recorder).await;
+    recorder.decided();
     gate.metrics.stage(Stage::Decide, clock::since(began));
     decided
 }
@@ -211,7 +212,6 @@ async fn judge(
         deadline: timed.then(|| Instant::now() + binding.server.timeout),
     };
     let plan = Plan::new(what, id, era, caller, binding, &view);
-    recorder.decided();
     Ok(Admitted {
         request,
         server: binding.server.clone(),

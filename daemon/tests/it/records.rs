@@ -54,6 +54,12 @@ fn every_identified_request_has_one_line_and_no_secret_is_in_it() {
         codes.contains(&"limit") && codes.contains(&"default"),
         "{codes:?}"
     );
+    for line in lines.iter().filter(|line| line["method"] == "tools/call") {
+        assert!(
+            line["decide_us"].as_u64() > Some(0),
+            "denied or not: {line}"
+        );
+    }
     let ids: std::collections::HashSet<_> = lines
         .iter()
         .map(|line| line["request"].to_string())
