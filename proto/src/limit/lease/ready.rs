@@ -195,7 +195,12 @@ impl Holder {
 
     fn question(&mut self, bucket: &Bucket, now: Now) -> Option<Question> {
         let (at_ns, why) = self.ask_at_ns(bucket)?;
-        if now.boot_ns < at_ns || (why == Why::Prefetch && self.is_over(now)) {
+        if now.boot_ns < at_ns {
+            return None;
+        }
+        if why == Why::Prefetch && self.is_over(now) {
+            // Whoever calls next asks; an empty bucket alone is no reason any more.
+            bucket.set_low(0);
             return None;
         }
         let session = self.session?;

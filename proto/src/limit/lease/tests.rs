@@ -234,6 +234,17 @@ fn a_lease_in_use_is_renewed_before_its_end_and_topped_up_when_it_is_low() {
 }
 
 #[test]
+fn an_empty_lease_whose_end_was_slept_through_leaves_nothing_due() {
+    let mut node = Node::leased(4);
+    assert!(node.bucket.try_take(3, at(10)).is_some());
+    // The process stood still from here until after the lease's end.
+    assert_eq!(node.poll(6_000), None);
+    assert_eq!(node.holder.due_ns(&node.bucket), None);
+    assert!(matches!(node.wait(1, 6_001), Wait::Waits(_)));
+    assert_eq!(node.asks(6_001).ask.min, 1);
+}
+
+#[test]
 fn a_refusal_is_believed_for_a_while_for_calls_as_large_and_dropped_by_a_newer_generation() {
     let mut node = Node::new();
     node.wait(5, 0);
