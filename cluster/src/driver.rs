@@ -150,7 +150,7 @@ impl Driver {
                 break answer;
             }
         };
-        self.stop(&mut inputs).await;
+        Box::pin(self.stop(&mut inputs)).await;
         if let Some(answer) = answer {
             let _ = answer.send(());
         }

@@ -2,7 +2,11 @@
 //!
 //! Nothing here asks the ledger how much is used: that is what is checked.
 
-use super::{check::Broken, plan::Plan};
+use super::{
+    check::Broken,
+    plan::Plan,
+    scenes::{Scene, Scenes},
+};
 use proto::{
     command::{Command, Member, NodeId, Reply},
     limit::{
@@ -12,6 +16,9 @@ use proto::{
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
+
+/// More than fits into a bucket's word.
+const WIDE: u64 = 1 << 40;
 
 /// Units that left a bucket.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +52,10 @@ struct Book {
     forgiven: u128,
     was_reset: bool,
     lines: BTreeMap<Session, Line>,
+    /// Most that replicated time was behind true time when an entry was made in this window, milliseconds.
+    behind_ms: i64,
+    /// It was used up once.
+    was_full: bool,
     /// When everything was charged last, true time.
     full_ns: u64,
 }
@@ -66,6 +77,7 @@ impl Book {
 
 /// Every counter's windows, the sessions, the limits.
 pub struct Books {
+    scenes: Scenes,
     keys: Vec<(CounterKey, Identity, Window)>,
     books: BTreeMap<(CounterKey, u64), Book>,
     /// The newest session of each node.
@@ -76,6 +88,10 @@ pub struct Books {
     /// What each live session says of a limit.
     defined: BTreeMap<Identity, BTreeMap<Session, (u64, u64)>>,
     in_force: BTreeMap<Identity, u64>,
+    /// Those of which live sessions say different things.
+    differing: BTreeSet<Identity>,
+    /// Replicated time.
+    now_ms: u64,
     /// The newest view of each session: older pieces come too late.
     revisions: BTreeMap<Session, u64>,
     /// Windows that began before count as used up, replicated milliseconds.
@@ -85,12 +101,13 @@ pub struct Books {
 }
 
 impl Books {
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, scenes: Scenes) -> Self {
         let key = |k: &super::plan::KeyPlan| {
             let limit = plan.limits[k.limit];
             (k.key, limit.identity, limit.window())
         };
         Self {
+            scenes,
             keys: plan.keys.iter().map(key).collect(),
             books: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -98,6 +115,8 @@ impl Books {
             closed: BTreeSet::new(),
             defined: BTreeMap::new(),
             in_force: BTreeMap::new(),
+            differing: BTreeSet::new(),
+            now_ms: 0,
             revisions: BTreeMap::new(),
             used_up_ms: 0,
             runs: BTreeMap::new(),
@@ -127,11 +146,11 @@ impl Books {
         now_ms: u64,
         is_removed: impl Fn(NodeId) -> bool,
     ) -> Result<(), Broken> {
-        self.observe(now_ms);
         if let (Some(session), Some(Refusal::Quarantined)) =
             (session_of(command), refusal_of(reply))
         {
             self.end(session);
+            self.scenes.note(Scene::Quarantined);
         }
         match (command, reply) {
             (Command::Hello { node, .. }, Reply::Session(session)) => {
@@ -144,7 +163,9 @@ impl Books {
             }
             (Command::Bye { session }, Reply::Done) => {
                 self.closed.insert(*session);
+                self.live.remove(session);
                 self.end(*session);
+                self.scenes.note(Scene::SessionClosed);
             }
             (Command::Gone { session }, Reply::Done) => self.end(*session),
             (Command::Member(Member::Remove { node }), Reply::Done) => {
@@ -184,20 +205,24 @@ impl Books {
                 self.leased(*session, ask, verdict)?;
             }
             (Command::Return { session, back }, Reply::Done) => {
-                self.returned(*session, back, now_ms);
+                self.returned(*session, back, now_ms)?;
             }
             (Command::Credit { key }, Reply::Credited(units)) => {
                 self.credited(*key, *units, now_ms)?
             }
             (Command::Reset { key }, Reply::Done) => {
+                let mut out = 0;
                 if let Some(book) = self.present(*key, now_ms) {
-                    book.forgiven += book.out();
+                    out = book.out();
+                    book.forgiven += out;
                     book.was_reset = true;
+                }
+                if out > 0 {
+                    self.scenes.note(Scene::Reset);
                 }
             }
             _ => {}
         }
-        self.observe(now_ms);
         Ok(())
     }
 
@@ -228,6 +253,16 @@ impl Books {
         let book = self.books.entry((ask.key, standing.window)).or_default();
         let line = book.lines.entry(session).or_default();
         let before = *line;
+        let missed = ask.window_hint != u64::MAX && ask.window_hint != standing.window;
+        if verdict.is_err() {
+            self.scenes.note(Scene::Exhausted);
+        } else if standing.granted_total > before.granted {
+            self.scenes.note(if missed {
+                Scene::WindowMissed
+            } else {
+                Scene::Leased
+            });
+        }
         if standing.granted_total < before.granted || standing.returned_total < before.returned {
             let how = format!("{before:?} -> {standing:?}");
             return Err(("totals are monotone", how));
@@ -240,6 +275,9 @@ impl Books {
             0
         };
         let had = before.granted.saturating_sub(seen);
+        if had > 0 {
+            self.scenes.note(Scene::OfferedAgain);
+        }
         let got = standing.granted_total.saturating_sub(seen);
         if got > had.max(ask.want.max(ask.min).into()) {
             let how = format!("{ask:?} had {had} unseen, got {got}");
@@ -270,23 +308,40 @@ impl Books {
         Ok(())
     }
 
-    fn returned(&mut self, session: Session, back: &GiveBack, now_ms: u64) {
+    fn returned(&mut self, session: Session, back: &GiveBack, now_ms: u64) -> Result<(), Broken> {
         if self.window_of(back.key, now_ms) != Some(back.window) {
-            return;
+            self.scenes.note(Scene::ReturnedLate);
+            return Ok(());
         }
-        if let Some(line) = self
-            .present(back.key, now_ms)
-            .and_then(|book| book.lines.get_mut(&session))
-            && back.returned_total <= line.granted
-        {
-            line.returned = line.returned.max(back.returned_total);
+        let used_up = self.is_used_up(back.key, back.window);
+        let Some(book) = self.present(back.key, now_ms) else {
+            return Ok(());
+        };
+        let checked = !book.was_reset && !used_up;
+        let Some(line) = book.lines.get_mut(&session) else {
+            return Ok(());
+        };
+        if back.returned_total > line.granted {
+            // Where the ledger knows nothing of the session there is nothing to be credited.
+            return match checked && line.granted > 0 {
+                true => Err(("returned <= granted", format!("{back:?} {line:?}"))),
+                false => Ok(()),
+            };
         }
+        if line.returned < back.returned_total {
+            line.returned = back.returned_total;
+            self.scenes.note(Scene::Returned);
+        }
+        Ok(())
     }
 
     fn credited(&mut self, key: CounterKey, units: u128, now_ms: u64) -> Result<(), Broken> {
         let used_up = self
             .window_of(key, now_ms)
             .is_some_and(|window| self.is_used_up(key, window));
+        if units > 0 {
+            self.scenes.note(Scene::Credited);
+        }
         let kept: BTreeSet<Session> = self.live.union(&self.closed).copied().collect();
         let Some(book) = self.present(key, now_ms) else {
             return Ok(());
@@ -316,7 +371,10 @@ impl Books {
     }
 
     fn end(&mut self, session: Session) {
-        self.live.remove(&session);
+        let was_live = self.live.remove(&session);
+        if was_live && self.holds_any(session) {
+            self.scenes.note(Scene::SessionLost);
+        }
         for known in self.defined.values_mut() {
             known.remove(&session);
         }
@@ -325,18 +383,55 @@ impl Books {
 
     /// The smallest rules; where nobody says anything, the last word.
     fn agree(&mut self) {
+        let mut overdrawn = Vec::new();
         for (identity, known) in &self.defined {
-            if let Some(max) = known.values().map(|(_, max)| *max).min() {
-                self.in_force.insert(*identity, max);
+            let values = || known.values().map(|(_, max)| *max);
+            let Some(max) = values().min() else {
+                continue;
+            };
+            if values().max() == Some(max) {
+                self.differing.remove(identity);
+            } else if self.differing.insert(*identity) {
+                self.scenes.note(Scene::Differing);
+            }
+            let former = self.in_force.insert(*identity, max);
+            if former.is_some_and(|former| former < max) {
+                self.scenes.note(Scene::MaxRaised);
+            } else if former.is_some_and(|former| former > max) {
+                self.scenes.note(Scene::MaxLowered);
+                overdrawn.push((*identity, max));
             }
         }
+        for (key, identity, window) in &self.keys {
+            let book = self.books.get(&(*key, window.id(self.now_ms)));
+            let is_over = |book: &Book| {
+                let of = |(lowered, max): &(Identity, u64)| {
+                    lowered == identity && book.out() > u128::from(*max)
+                };
+                overdrawn.iter().any(of)
+            };
+            if book.is_some_and(is_over) {
+                self.scenes.note(Scene::Overdrawn);
+            }
+        }
+        self.observe(self.now_ms, 0);
     }
 
-    /// The windows that are present now have had this `max` in force.
-    fn observe(&mut self, now_ms: u64) {
+    fn holds_any(&self, session: Session) -> bool {
+        self.keys.iter().any(|(key, _, window)| {
+            let book = self.books.get(&(*key, window.id(self.now_ms)));
+            let line = book.and_then(|book| book.lines.get(&session));
+            line.is_some_and(|line| line.granted > line.returned.max(line.taken))
+        })
+    }
+
+    /// The windows that are present now have had this `max` in force, and time was so far behind.
+    pub fn observe(&mut self, now_ms: u64, lag_ms: i64) {
+        self.now_ms = now_ms;
         for (key, identity, window) in &self.keys {
             let max = self.in_force.get(identity).copied().unwrap_or(0);
             let book = self.books.entry((*key, window.id(now_ms))).or_default();
+            book.behind_ms = book.behind_ms.max(lag_ms);
             book.max = book.max.max(max);
             book.least = Some(book.least.map_or(max, |least| least.min(max)));
         }
@@ -362,9 +457,15 @@ impl Books {
     }
 
     /// Units were taken for a call.
-    pub fn took(&mut self, taken: &Taken, true_ns: u64) -> Result<(), Broken> {
+    pub fn took(&mut self, taken: &Taken) -> Result<(), Broken> {
         let key = self.keys[taken.index].0;
         let book = self.books.entry((key, taken.window)).or_default();
+        if book.charged() == 0 {
+            self.scenes.note(Scene::Window);
+        }
+        if taken.amount > WIDE {
+            self.scenes.note(Scene::Wide);
+        }
         book.lines.entry(taken.session).or_default().taken += u128::from(taken.amount);
         let most = u128::from(book.max) + book.forgiven;
         if book.charged() > most {
@@ -373,8 +474,11 @@ impl Books {
         }
         if book.is_full() {
             book.full_ns = u64::MAX;
+            if !book.was_full {
+                book.was_full = true;
+                self.scenes.note(Scene::UsedUp);
+            }
         }
-        let _ = true_ns;
         Ok(())
     }
 
@@ -425,9 +529,12 @@ impl Books {
         Ok(())
     }
 
-    /// The end of a window, replicated milliseconds.
-    pub fn end_ms(&self, taken: &Taken) -> u64 {
-        self.keys[taken.index].2.bounds_ms(taken.window).1
+    /// Begin and end of a window, replicated milliseconds, and how far behind true time they may be.
+    pub fn bounds_ms(&self, taken: &Taken) -> (u64, u64, i64) {
+        let (key, _, window) = self.keys[taken.index];
+        let (start_ms, end_ms) = window.bounds_ms(taken.window);
+        let behind_ms = self.books.get(&(key, taken.window)).map(|b| b.behind_ms);
+        (start_ms, end_ms, behind_ms.unwrap_or(0))
     }
 
     /// Units charged in a window, its smallest `max`, and when it was full last (`u64::MAX`: it is).

@@ -1,7 +1,7 @@
 //! Calls as the limiter decides them: one clock reading serves a whole call, a call waits once for each of its limits,
 //! and what a refused call had taken goes back.
 
-use super::{books::Taken, clock::MS, event::Event, world::World};
+use super::{books::Taken, clock::MS, event::Event, scenes::Scene, world::World};
 use proto::{
     control::Kind,
     limit::{
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// How long a call waits for quota.
 const WAIT_NS: u64 = 100 * MS;
 /// From one try of a call that must get through to the next.
-const RETRY_NS: u64 = 25 * MS;
+const RETRY_NS: u64 = 50 * MS;
 
 /// Calls in flight on one gateway.
 #[derive(Default)]
@@ -96,6 +96,11 @@ impl World {
                 .is_some_and(|at_ns| call.read.boot_ns.saturating_sub(at_ns) <= freshness_ns);
             let is_granted = gateway.control.get(Kind::Grant, name).is_some();
             let (version, read_true_ns) = (gateway.control.position().upto, call.read_true_ns);
+            self.note(match (is_fresh, is_granted) {
+                (true, true) => Scene::UnderGrant,
+                (true, false) => Scene::NotGranted,
+                (false, _) => Scene::Stale,
+            });
             if !is_fresh || !is_granted || !is_defined {
                 return self.call_refused(host, id, None);
             }
@@ -133,10 +138,12 @@ impl World {
                         Wait::Denied(denial) => return self.call_refused(host, id, Some(denial)),
                         Wait::Waits(call) if gives_up => {
                             counter.holder.cancel(&counter.bucket, call, now);
+                            self.note(Scene::GaveUp);
                             return self.call_refused(host, id, None);
                         }
                         Wait::Waits(call) => {
                             gateway.calls.waiting.insert((index, call), id);
+                            self.note(Scene::Waited);
                             return;
                         }
                     }
@@ -199,7 +206,13 @@ impl World {
         let Some(call) = gateway.calls.running.remove(&id) else {
             return;
         };
-        self.figures.refused += 1;
+        self.note(match denial {
+            Some(Denial::Limit { .. }) => Scene::Limited,
+            _ => Scene::Unreachable,
+        });
+        if !call.tickets.is_empty() {
+            self.note(Scene::RolledBack);
+        }
         self.trace(|| format!("node {host} call {id} refused {denial:?}"));
         for ticket in call.tickets {
             self.give_back(host, ticket, None, now);
@@ -219,7 +232,7 @@ impl World {
     }
 
     fn call_admitted(&mut self, host: usize, id: u64) {
-        self.figures.admitted += 1;
+        self.note(Scene::Admitted);
         let long = self.dice.below(10) == 0;
         let work_ns = (1 + self.dice.below(if long { 4_000 } else { 100 })) * MS;
         let run = self.hosts[host].run;
@@ -282,9 +295,13 @@ impl World {
             }
         };
         if is_back {
-            self.figures.refunded += u64::from(refund_max.is_some());
+            if refund_max.is_some() {
+                self.note(Scene::Refunded);
+            }
             let true_ns = self.true_ns;
             self.check.gave_back(&taken, true_ns);
+        } else if refund_max.is_some() {
+            self.note(Scene::RefundedLate);
         }
     }
 }

@@ -3,11 +3,12 @@
 use super::{
     books::{Books, Taken},
     clock::MS,
-    plan::Plan,
+    plan::{Deed, Plan},
+    scenes::{Scene, Scenes},
 };
 use cluster::{codec, machine::Machine, replica::Figures};
 use proto::{
-    command::{Batch, Command, NodeId, Reply},
+    command::{Batch, Command, Member, NodeId, Reply, Role},
     control::Change,
     limit::ledger::Session,
 };
@@ -18,6 +19,11 @@ use std::{
     rc::Rc,
 };
 
+/// What is near a window's border.
+const NEAR_MS: i64 = 50;
+/// How much farther than the worst clock of all replicated time may be from true time, milliseconds: for drift.
+const TRUE_MS: i64 = 50;
+
 /// What is broken: an invariant's name, and how.
 pub type Broken = (&'static str, String);
 
@@ -25,6 +31,8 @@ pub type Broken = (&'static str, String);
 struct Proposed {
     hash: u64,
     what: What,
+    /// True time less its stamp, milliseconds.
+    lag_ms: i64,
 }
 
 #[derive(Clone)]
@@ -37,6 +45,7 @@ enum What {
 /// Everything that must hold, and what is known for that.
 pub struct Check {
     pub books: Books,
+    scenes: Scenes,
     /// Entries by index and term.
     proposed: BTreeMap<(u64, u64), Proposed>,
     /// Term and hash of what was applied somewhere at each index: never anything else.
@@ -47,9 +56,12 @@ pub struct Check {
     /// The state's hash at each index.
     hashes: BTreeMap<u64, u64>,
     leaders: BTreeMap<u64, NodeId>,
-    /// Most that replicated time was behind true time when an entry was made, and how far it is now; milliseconds.
-    pub behind_ms: i64,
+    /// Of all members that there ever were.
+    roles: BTreeMap<NodeId, Role>,
+    /// How far replicated time was behind true time when the newest entry was made, milliseconds.
     pub lag_ms: i64,
+    /// How far it may be where no clock jumps.
+    lag_max_ms: Option<i64>,
     /// Changes of the control plane: version to name and whether it exists since.
     control: BTreeMap<u64, (String, bool)>,
     /// When operators heard of which version, in order.
@@ -60,18 +72,23 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn new(plan: &Plan, mut oracle: Machine) -> Self {
+    pub fn new(plan: &Plan, mut oracle: Machine, scenes: Scenes) -> Self {
         oracle.set_rules_max(u32::MAX);
+        let jumps = !plan.deeds.contains(&Deed::ClockJump);
+        let roles = oracle.members().map(|(node, entry)| (node, entry.role));
+        let roles = roles.collect();
         Self {
-            books: Books::new(plan),
+            books: Books::new(plan, scenes.clone()),
+            scenes,
             proposed: BTreeMap::new(),
             committed: BTreeMap::new(),
             oracle_index: oracle.index(),
             oracle,
             hashes: BTreeMap::new(),
             leaders: BTreeMap::new(),
-            behind_ms: i64::MIN,
+            roles,
             lag_ms: 0,
+            lag_max_ms: jumps.then_some(plan.skew_ms + TRUE_MS),
             control: BTreeMap::new(),
             acknowledged: Vec::new(),
             broken: None,
@@ -79,7 +96,6 @@ impl Check {
         }
     }
 
-    #[cfg(feature = "faults")]
     pub fn plant(&mut self, faults: proto::faults::Faults) {
         self.oracle = self.oracle.clone().with_faults(faults);
     }
@@ -110,12 +126,24 @@ impl Check {
             };
             if let What::Batch(batch) = &what {
                 self.lag_ms = true_ms as i64 - batch.now_ms as i64;
-                self.behind_ms = self.behind_ms.max(self.lag_ms);
+                self.keeps_time();
+            }
+            let same = (entry.index, 0)..=(entry.index, u64::MAX);
+            if self.proposed.range(same).next().is_some() {
+                self.scenes.note(Scene::Overwritten);
             }
             let mut hasher = DefaultHasher::new();
             entry.data.hash(&mut hasher);
             let hash = hasher.finish();
-            self.proposed.insert(key, Proposed { hash, what });
+            let lag_ms = self.lag_ms;
+            self.proposed.insert(key, Proposed { hash, what, lag_ms });
+        }
+    }
+
+    fn keeps_time(&mut self) {
+        if self.lag_max_ms.is_some_and(|most| self.lag_ms.abs() > most) {
+            let how = format!("{} ms behind", self.lag_ms);
+            self.fail("replicated time is near the clocks' time", how);
         }
     }
 
@@ -133,7 +161,7 @@ impl Check {
                 format!("index {index} term {term}"),
             );
         };
-        let (hash, what) = (proposed.hash, proposed.what.clone());
+        let (hash, what, lag_ms) = (proposed.hash, proposed.what.clone(), proposed.lag_ms);
         let known = *self.committed.entry(index).or_insert((term, hash));
         if known != (term, hash) {
             let how = format!(
@@ -144,21 +172,24 @@ impl Check {
         }
         if index == self.oracle_index + 1 {
             self.oracle_index = index;
+            self.scenes.note(Scene::Committed);
             match what {
-                What::Batch(batch) => self.apply(index, &batch, true_ns),
+                What::Batch(batch) => self.apply(index, &batch, true_ns, lag_ms),
                 What::Nothing => self.oracle.apply_nothing(index),
                 // The next change is proposed only by one that has applied this one, so there is none yet.
                 What::Configuration => {
                     let configuration = machine.configuration().clone();
                     self.oracle.apply_configuration(index, configuration);
+                    self.scenes.note(Scene::Reconfigured);
                 }
             }
             self.state(NodeId(0), index, self.oracle.hash());
         }
     }
 
-    fn apply(&mut self, index: u64, batch: &Batch, true_ns: u64) {
+    fn apply(&mut self, index: u64, batch: &Batch, true_ns: u64, lag_ms: i64) {
         let before_ms = self.oracle.now_ms();
+        let rules = self.oracle.rules_version();
         let replies = match self.oracle.apply(index, batch) {
             Ok(replies) => replies,
             Err(error) => return self.fail("what was committed can be applied", error.to_string()),
@@ -169,18 +200,28 @@ impl Check {
             self.fail("replicated time is monotone", how);
         }
         if self.oracle.now_ms() < before_ms {
+            self.scenes.note(Scene::ClockSetBack);
             self.books.set_back(before_ms);
         }
+        if self.oracle.rules_version() > rules {
+            self.scenes.note(Scene::RulesRaised);
+        }
+        self.scenes
+            .note_many(Scene::Batched, batch.commands.len() as u64);
         if replies.len() != batch.commands.len() {
             self.fail("each command has one reply", format!("index {index}"));
         }
         let now_ms = self.oracle.now_ms();
+        self.books.observe(now_ms, lag_ms);
         for (command, reply) in batch.commands.iter().zip(&replies) {
             if self.trace {
                 println!("{:>9}  {index}: {command:?} -> {reply:?}", true_ns / MS);
             }
             if let (Command::Control(change), Reply::Version(version)) = (command, reply) {
                 self.controlled(change, *version);
+            }
+            if matches!(reply, Reply::Done) {
+                self.joined_or_left(command);
             }
             if let Err(broken) = self
                 .books
@@ -194,6 +235,30 @@ impl Check {
         }
     }
 
+    fn joined_or_left(&mut self, command: &Command) {
+        if let Command::Member(Member::Join { node, role, .. }) = command {
+            self.roles.insert(*node, *role);
+        }
+        self.scenes.note(match command {
+            Command::Member(Member::Join {
+                role: Role::Voter, ..
+            }) => Scene::VoterJoined,
+            Command::Member(Member::Join { .. }) => Scene::ClientJoined,
+            Command::Member(Member::Remove { node }) => {
+                // A voter leaves in two steps.
+                if !self.oracle.removed(*node) {
+                    return;
+                }
+                match self.roles.get(node) {
+                    Some(Role::Voter) => Scene::VoterRemoved,
+                    _ => Scene::ClientRemoved,
+                }
+            }
+            Command::SetClock { .. } => Scene::ClockWaited,
+            _ => return,
+        });
+    }
+
     fn controlled(&mut self, change: &Change, version: u64) {
         let newest = self.control.keys().next_back().copied().unwrap_or(0);
         if version != newest + 1 {
@@ -203,6 +268,11 @@ impl Check {
             );
         }
         let entry = (change.name.clone(), change.body.is_some());
+        self.scenes.note(if entry.1 {
+            Scene::Granted
+        } else {
+            Scene::Revoked
+        });
         self.control.insert(version, entry);
     }
 
@@ -225,7 +295,10 @@ impl Check {
 
     pub fn leads(&mut self, node: NodeId, figures: &Figures) {
         if figures.leads {
-            let known = *self.leaders.entry(figures.term).or_insert(node);
+            let known = *self.leaders.entry(figures.term).or_insert_with(|| {
+                self.scenes.note(Scene::Elected);
+                node
+            });
             if known != node {
                 let how = format!("{} and {} in term {}", known.0, node.0, figures.term);
                 self.fail("one leader a term", how);
@@ -233,13 +306,19 @@ impl Check {
         }
     }
 
-    pub fn took(&mut self, taken: &Taken, true_ns: u64, true_ms: u64, paused: bool) {
-        let behind_ms = self.behind_ms;
-        if let Err(broken) = self.books.took(taken, true_ns) {
+    pub fn took(&mut self, taken: &Taken, true_ms: u64, paused: bool) {
+        if let Err(broken) = self.books.took(taken) {
             self.broken.get_or_insert(broken);
         }
-        let end_ms = self.books.end_ms(taken) as i64;
-        let late_ms = true_ms as i64 - end_ms - behind_ms.max(0);
+        let (start_ms, end_ms, behind_ms) = self.books.bounds_ms(taken);
+        let at_ms = true_ms as i64 - self.lag_ms;
+        if at_ms - (start_ms as i64) < NEAR_MS {
+            self.scenes.note(Scene::AtBegin);
+        }
+        if end_ms as i64 - at_ms < NEAR_MS {
+            self.scenes.note(Scene::AtEnd);
+        }
+        let late_ms = true_ms as i64 - end_ms as i64 - behind_ms.max(0);
         if !paused && late_ms > 500 {
             let how = format!("{taken:?} {late_ms} ms late");
             self.fail("nothing is spent after its window", how);
@@ -261,6 +340,15 @@ impl Check {
             );
         }
         self.acknowledged.push((true_ns, version));
+    }
+
+    /// The newest version of which an operator heard before this moment; 0: of none.
+    pub fn newest_acknowledged(&self, before_ns: u64) -> u64 {
+        let heard = self.acknowledged.iter();
+        let versions = heard
+            .filter(|(at_ns, _)| *at_ns < before_ns)
+            .map(|(_, version)| *version);
+        versions.max().unwrap_or(0)
     }
 
     /// A call came in under a grant of the log, on a node that knew this version, judged by clocks read then.

@@ -5,6 +5,7 @@ use super::{
     disk::Disk,
     event::Event,
     plan::Deed,
+    scenes::Scene,
     workload::GRANTS,
     world::World,
 };
@@ -15,8 +16,8 @@ use proto::{
 };
 use std::sync::Arc;
 
-/// From the end of misfortunes to the moment when everything must be well.
-const HEALING_NS: u64 = 12 * SECOND;
+/// From the end of misfortunes to the moment when everything must be well, at the latest.
+const HEALING_NS: u64 = 9 * SECOND;
 /// The rules of an upgrade.
 const NEXT_RULES: u32 = 2;
 
@@ -26,9 +27,12 @@ impl World {
         if self.healed || self.plan.deeds.is_empty() {
             return;
         }
-        let pause_ns = self.dice.below(2 * self.plan.deed_every_ns);
+        let pause_ns = match self.dice.below(4) {
+            0 => self.border_ns(),
+            _ => self.dice.below(2 * self.plan.deed_every_ns),
+        };
         self.later(pause_ns, Event::Deed);
-        self.figures.deeds += 1;
+        self.note(Scene::Deed);
         let deed = self.plan.deeds[self.dice.below(self.plan.deeds.len() as u64) as usize];
         let host = self.dice.below(self.hosts.len() as u64) as usize;
         self.trace(|| format!("{deed:?} node {host}"));
@@ -38,10 +42,16 @@ impl World {
             Deed::Flap => self.flap(host, 8),
             Deed::Kill | Deed::PowerLoss => {
                 let power = deed == Deed::PowerLoss;
-                self.end(host, power);
                 let all = power && self.dice.below(4) == 0;
                 for other in 0..self.hosts.len() {
                     if all || other == host {
+                        if self.hosts[other].process.is_some() {
+                            self.note(if power {
+                                Scene::PowerLost
+                            } else {
+                                Scene::Killed
+                            });
+                        }
                         self.end(other, power);
                         let delay_ns = self.between(50 * MS, 5 * SECOND);
                         self.later(delay_ns, Event::Start { host: other });
@@ -51,7 +61,9 @@ impl World {
             Deed::Restart => self.begin_stop(host),
             Deed::Pause => {
                 if self.hosts[host].process.is_some() && !self.hosts[host].paused {
+                    self.note(Scene::Paused);
                     self.hosts[host].paused = true;
+                    self.hosts[host].paused_ns = self.true_ns;
                     let delay_ns = self.between(20 * MS, 30 * SECOND);
                     self.later(delay_ns, Event::Resume { host });
                 }
@@ -59,6 +71,7 @@ impl World {
             Deed::ClockJump if self.dice.below(10) == 0 => self.operate(Operate::AcceptClock),
             Deed::ClockJump => self.clock_jumps(host),
             Deed::SlowDisk => {
+                self.note(Scene::SlowDisk);
                 let delay_ns = self.between(SECOND, 6 * SECOND);
                 self.hosts[host].slow_until_ns = self.true_ns + delay_ns;
             }
@@ -151,12 +164,14 @@ impl World {
 
     /// A process that stopped in order is gone, and comes again.
     pub fn stop(&mut self, host: usize) {
+        self.note(Scene::Stopped);
         self.end(host, false);
         let delay_ns = self.between(20 * MS, SECOND);
         self.later(delay_ns, Event::Start { host });
     }
 
     fn clock_jumps(&mut self, host: usize) {
+        self.note(Scene::ClockJumped);
         // Most of the time the same one is wrong.
         let host = if self.dice.below(8) == 0 { host } else { 0 };
         let size_ms = self.between(100 * MS, 20_000 * SECOND) / MS;
@@ -248,7 +263,7 @@ impl World {
             .collect();
         let voters = members.iter().filter(|h| self.hosts[**h].votes).count();
         let picked = members[self.dice.below(members.len() as u64) as usize];
-        let removes = self.dice.below(2) == 0 && (!self.hosts[picked].votes || voters > 3);
+        let removes = self.dice.below(2) == 0 && (!self.hosts[picked].votes || voters > 1);
         if removes {
             let node = self.hosts[picked].id;
             return self.operate(Operate::Remove { nodes: vec![node] });
@@ -340,7 +355,8 @@ impl World {
             self.start(host);
         }
         self.later(HEALING_NS / 3, Event::Mend);
-        self.later(HEALING_NS, Event::Settled);
+        self.heal_until_ns = self.true_ns + HEALING_NS;
+        self.later(HEALING_NS / 2, Event::Settled);
     }
 
     /// An operator looks whether a clock is waited for.

@@ -29,7 +29,12 @@ impl Log {
             self.snapshot = snapshot.clone();
             self.entries.clear();
         }
-        if let Some(first) = write.entries.first() {
+        if let Some(first) = write.entries.first()
+            && self
+                .entries
+                .last_key_value()
+                .is_some_and(|(last, _)| *last >= first.index)
+        {
             self.entries.split_off(&first.index);
         }
         for entry in &write.entries {
@@ -113,12 +118,14 @@ impl Disk {
     }
 
     /// The process ends. With the power, what was not synced is lost from some write on; else the system writes it.
-    pub fn crash(&mut self, power: bool, dice: &mut Dice) {
+    /// Says how many writes were lost.
+    pub fn crash(&mut self, power: bool, dice: &mut Dice) -> usize {
         let keep = if power {
             dice.below(self.writes.len() as u64 + 1) as usize
         } else {
             self.writes.len()
         };
+        let lost = self.writes.len() - keep;
         for write in self.writes.drain(..).take(keep) {
             self.durable.write(&write);
             self.durable.compact(&write);
@@ -126,6 +133,7 @@ impl Disk {
         self.seen = self.durable.clone();
         self.busy_until_ns = 0;
         self.forget_images();
+        lost
     }
 
     /// What a starting process finds.

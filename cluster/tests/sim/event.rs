@@ -4,6 +4,7 @@ use super::{disk::Chunks, net::Packet};
 use cluster::machine::Manifest;
 use proto::command::NodeId;
 use raft::eraftpb::Message;
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// What happens at a moment. Those with a `run` are of one run of a host's process and die with it.
 pub enum Event {
@@ -26,15 +27,11 @@ pub enum Event {
         run: u32,
         node: NodeId,
     },
-    Synced {
-        host: usize,
-        run: u32,
-        number: u64,
-    },
     Written {
         host: usize,
         run: u32,
         number: u64,
+        synced: bool,
     },
     ImageWritten {
         host: usize,
@@ -120,7 +117,6 @@ impl Event {
             Event::Tick { host, run }
             | Event::Wake { host, run }
             | Event::Lost { host, run, .. }
-            | Event::Synced { host, run, .. }
             | Event::Written { host, run, .. }
             | Event::ImageWritten { host, run, .. }
             | Event::SnapshotStored { host, run, .. }
@@ -136,25 +132,31 @@ impl Event {
     }
 }
 
-/// An event in the queue: the earliest first, then in the order in which they were put there.
-pub struct Timed {
-    pub at_ns: u64,
-    pub number: u64,
-    pub event: Event,
+/// What is going to happen: the earliest first, then in the order in which it was put there.
+#[derive(Default)]
+pub struct Queue {
+    /// When, a number that counts up, where in `events`.
+    order: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
+    numbers: u64,
 }
-impl PartialEq for Timed {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
+
+impl Queue {
+    pub fn push(&mut self, at_ns: u64, event: Event) {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[at] = Some(event);
+        self.numbers += 1;
+        self.order.push(Reverse((at_ns, self.numbers, at)));
     }
-}
-impl Eq for Timed {}
-impl PartialOrd for Timed {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Timed {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_ns, self.number).cmp(&(other.at_ns, other.number))
+
+    /// The next event and when it happens.
+    pub fn pop(&mut self) -> Option<(u64, Event)> {
+        let Reverse((at_ns, _, at)) = self.order.pop()?;
+        self.free.push(at);
+        Some((at_ns, self.events[at].take()?))
     }
 }

@@ -1,7 +1,7 @@
 //! A gateway's process as the simulation runs it: the client, a holder and a bucket for each counter, what it knows of the
 //! control plane. The part of the limiter and the handle is played here; the rules are the real ones.
 
-use super::{calls::Calls, clock::SECOND, plan::Plan, world::World};
+use super::{calls::Calls, clock::SECOND, plan::Plan, scenes::Scene, world::World};
 use cluster::{
     client::{Action, Client, NONCE_SPARE_BITS, Settings},
     handle::LedgerClock,
@@ -18,11 +18,13 @@ use proto::{
     },
     time::Now,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 /// How long a lease or a return is asked for, and everything else.
 const LEASE_PATIENCE_NS: u64 = 2 * SECOND;
-const PATIENCE_NS: u64 = 10 * SECOND;
+const PATIENCE_NS: u64 = 4 * SECOND;
+/// More than anybody was granted.
+const FORGED: u128 = 1 << 60;
 /// From one question for freshness to the next.
 const FRESH_EVERY_NS: u64 = SECOND;
 
@@ -78,7 +80,6 @@ pub struct Gateway {
     /// The newest replicated time that was heard, and what it must be now.
     heard_ms: u64,
     clock: LedgerClock,
-    #[cfg(feature = "faults")]
     faults: proto::faults::Faults,
 }
 
@@ -134,13 +135,11 @@ impl Gateway {
             bye_asked: false,
             heard_ms: 0,
             clock: LedgerClock::new(now),
-            #[cfg(feature = "faults")]
             faults: Default::default(),
         }
     }
 
     /// With mistakes.
-    #[cfg(feature = "faults")]
     pub fn with_faults(mut self, faults: proto::faults::Faults) -> Self {
         self.faults = faults;
         self.counters
@@ -199,7 +198,7 @@ impl Gateway {
         let back = GiveBack {
             key: self.counters[index].holder.subject().key,
             window,
-            returned_total: granted + 1_000_000,
+            returned_total: granted + FORGED,
         };
         let request = Request::Return {
             session,
@@ -235,8 +234,10 @@ impl Gateway {
         true
     }
 
-    /// Holders that have nothing to do are put away and made again from what must not be forgotten of them.
-    pub fn rest(&mut self, now: Now) {
+    /// Holders that have nothing to do are put away and made again from what must not be forgotten of them. Says how many
+    /// had something to remember.
+    pub fn rest(&mut self, now: Now) -> u64 {
+        let mut rested = 0;
         for c in &mut self.counters {
             let subject = *c.holder.subject();
             let bucket = Bucket::default();
@@ -244,16 +245,17 @@ impl Gateway {
                 Holder::new(subject, self.session, now.boot_ns)
             } else if let Some(rest) = c.holder.rest(&c.bucket, now) {
                 let end_ns = self.clock.boot_ns(rest.end_ms);
+                rested += 1;
                 Holder::wake(subject, self.session, &bucket, (&rest, end_ns), now.boot_ns)
             } else {
                 continue;
             };
             c.holder = fresh;
-            #[cfg(feature = "faults")]
             c.holder.plant(self.faults);
             c.bucket = bucket;
             c.bucket_number += 1;
         }
+        rested
     }
 
     fn poll_holders(&mut self, now: Now) -> Option<(usize, Todo)> {
@@ -375,7 +377,7 @@ impl World {
     fn session_began(&mut self, host: usize, session: Session, now: Now) {
         let (id, run) = (self.hosts[host].id, self.hosts[host].run);
         self.check.session_began(id, run.into(), session);
-        let plan = self.plan.clone();
+        let plan = Rc::clone(&self.plan);
         if let Some(gateway) = self.gateway(host) {
             gateway.session = Some(session);
             // Time may have been set back.
@@ -389,6 +391,11 @@ impl World {
     }
 
     fn pushed(&mut self, host: usize, push: Push, now: Now) {
+        match push {
+            Push::Recall { .. } => self.note(Scene::Recalled),
+            Push::Renewed { .. } => self.note(Scene::Renewed),
+            Push::Control { .. } => {}
+        }
         let Some(gateway) = self.gateway(host) else {
             return;
         };
@@ -418,7 +425,7 @@ impl World {
     }
 
     fn answered(&mut self, host: usize, ticket: u64, response: Option<Response>, now: Now) {
-        let plan = self.plan.clone();
+        let plan = Rc::clone(&self.plan);
         let (trace, at_ms) = (self.trace, self.true_ns / super::clock::MS);
         let Some(gateway) = self.gateway(host) else {
             return;
@@ -495,6 +502,7 @@ impl World {
             (Asked::Bye, _) => self.stop(host),
             (Asked::Operate(operate), response) => self.operated(host, &operate, response),
             (Asked::Forge, Some(response)) => {
+                self.note(Scene::Forged);
                 if !matches!(
                     response,
                     Response::Refused(Refusal::Quarantined | Refusal::UnknownSession)

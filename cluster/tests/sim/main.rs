@@ -3,11 +3,12 @@
 //! for quota); then everything is healed, and service is demanded (`workload.rs`).
 //!
 //! ```text
-//! cargo test -p tollgate-cluster --test sim                                   some seeds
+//! cargo test -p tollgate-cluster --profile sim --features faults --test sim   10,000 seeds, and every planted fault
 //! TOLLGATE_SIM_SEED=0x51f3 cargo test … --test sim replay                     one, again
-//! TOLLGATE_SIM_SEEDS=200000 TOLLGATE_SIM_FIRST=1000000 cargo test … seeds     many, in a long run
+//! TOLLGATE_SIM_SEEDS=200000 TOLLGATE_SIM_FIRST=1000000 cargo test … promise   many, in a long run
+//! TOLLGATE_SIM_SECONDS=3600 …                                                 as many as there is time for
 //! ```
-//! `--profile sim` makes it fast. `TOLLGATE_SIM_TRACE=1` shows what happens in a replay.
+//! `TOLLGATE_SIM_TRACE=1` shows what happens in a replay, `-- --nocapture` what a run came to.
 
 mod books;
 mod calls;
@@ -16,12 +17,12 @@ mod clock;
 mod deeds;
 mod disk;
 mod event;
-#[cfg(feature = "faults")]
 mod faults;
 mod found;
 mod gateway;
 mod net;
 mod plan;
+mod scenes;
 mod seeds;
 mod voter;
 mod workload;
@@ -30,7 +31,9 @@ mod world;
 use seeds::{Outcome, run};
 
 /// Seeds of a usual run, where the environment names no number.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 10_000;
+/// A run of so many seeds has seen everything that can happen.
+const SEEDS_ALL: u64 = 5_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -48,6 +51,10 @@ fn every_seed_keeps_every_promise() {
     let total = seeds::many(first, count, seconds);
     println!("{total}");
     assert!(total.failures.is_empty(), "{}", total.failures.join("\n"));
+    if total.seeds >= SEEDS_ALL {
+        let missing = total.figures.counts.missing();
+        assert!(missing.is_empty(), "never happened: {missing:?}");
+    }
 }
 
 #[test]

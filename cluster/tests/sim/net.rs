@@ -51,8 +51,8 @@ impl Net {
         }
     }
 
-    /// After how many nanoseconds each copy of a packet arrives.
-    pub fn delays(&mut self, from: NodeId, to: NodeId, true_ns: u64) -> impl Iterator<Item = u64> {
+    /// After how many nanoseconds each copy of a packet arrives, if one does.
+    pub fn delays(&mut self, from: NodeId, to: NodeId, true_ns: u64) -> [Option<u64>; 2] {
         let is_cut = self.is_cut(from, to, true_ns);
         let copies = if is_cut || self.dice.below(1_000) < self.weather.loss {
             0
@@ -63,7 +63,7 @@ impl Net {
         for delay in delays.iter_mut().take(copies as usize) {
             *delay = Some(self.delay_ns());
         }
-        delays.into_iter().flatten()
+        delays
     }
 
     fn delay_ns(&mut self) -> u64 {

@@ -61,6 +61,11 @@ const DEEDS: [Deed; 15] = [
     Deed::Forge,
 ];
 
+/// Mostly short windows: their borders are where mistakes are.
+const WINDOWS_MS: [u64; 10] = [
+    1_000, 1_000, 2_000, 2_000, 2_000, 2_000, 3_000, 3_000, 5_000, 10_000,
+];
+
 /// A limit.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitPlan {
@@ -127,8 +132,8 @@ impl Plan {
         let mut limits = Vec::new();
         let mut keys = Vec::new();
         for limit in 0..1 + dice.below(2) {
-            let window_ms = pick(&mut dice, &[1_000, 2_000, 2_000, 3_000, 5_000, 10_000]);
-            let max = pick(&mut dice, &[1, 7, 30, 30, 1_000]);
+            let window_ms = pick(&mut dice, &WINDOWS_MS);
+            let max = pick(&mut dice, &[1, 7, 30, 30, 1_000, 1 << 42]);
             let keyed = 1 + u64::from(dice.below(3) == 0);
             // About twice what there is.
             let calls = (voters + clients) * calls_per_s * window_ms / 1_000 / keyed;
@@ -174,7 +179,7 @@ impl Plan {
                 slow_ms: 50 + dice.below(1_500),
             },
         };
-        let long = if deeds.contains(&Deed::Pause) { 30 } else { 0 };
+        let long = if deeds.contains(&Deed::Pause) { 15 } else { 0 };
         Self {
             seed,
             voters,
@@ -182,21 +187,20 @@ impl Plan {
             limits,
             keys,
             deeds,
-            deed_every_ns: (200 + dice.below(3_000)) * MS,
+            deed_every_ns: (100 + dice.below(2_000)) * MS,
             weather,
-            chaos_ns: (8 + dice.below(12 + long)) * SECOND,
+            chaos_ns: (6 + dice.below(8 + long)) * SECOND,
             calls_per_s,
             start_ms: 1_785_000_000_000 + dice.below(100_000),
             skew_ms: pick(&mut dice, &[0, 20, 200]) as i64,
             freshness_ns: (1 + dice.below(5)) * SECOND,
             snapshot_after_bytes: pick(&mut dice, &[1 << 10, 8 << 10, 64 << 10]),
             refunds: pick(&mut dice, &[0, 50, 300]),
-            tick_ms: 100,
+            tick_ms: pick(&mut dice, &[100, 150, 250]),
         }
     }
 
     /// With these deeds among those that happen.
-    #[cfg(feature = "faults")]
     pub fn need(&mut self, deeds: &[Deed]) {
         for deed in deeds {
             if !self.deeds.contains(deed) {

@@ -1,6 +1,7 @@
 //! Runs seeds, one or very many.
 
 use super::{
+    clock::SECOND,
     found::found,
     plan::Plan,
     world::{Figures, World},
@@ -62,24 +63,15 @@ pub fn run_with(plan: Plan, trace: bool, prepare: impl FnOnce(&mut World)) -> Ou
         println!("{plan:#?}");
     }
     RUNNING.with(|running| *running.borrow_mut() = true);
-    let mut seen = Figures::default();
+    let mut world = found(plan);
+    (world.trace, world.check.trace) = (trace, trace);
+    prepare(&mut world);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = found(plan);
-        (world.trace, world.check.trace) = (trace, trace);
-        prepare(&mut world);
-        loop {
-            let step = world.step();
-            // Seen after a panic too.
-            seen.clone_from(&world.figures);
-            match step {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(broken) => return Err(broken),
-            }
-        }
+        while world.step()? {}
+        Ok(())
     }));
     RUNNING.with(|running| *running.borrow_mut() = false);
-    let (figures, step) = (seen.clone(), seen.steps);
+    let (figures, step) = (world.figures(), world.steps);
     let (invariant, how) = match result {
         Ok(Ok(())) => {
             return Outcome {
@@ -114,20 +106,18 @@ impl fmt::Display for Total {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Figures {
             steps,
-            admitted,
-            refused,
-            refunded,
-            deeds,
-            probes,
+            true_ns,
+            counts,
         } = &self.figures;
-        write!(
+        writeln!(
             f,
-            "{} seeds, {} failed, in {:.1} s: {steps} events, {deeds} deeds, {admitted} calls admitted, {refused} refused, \
-             {refunded} charges refunded, service demanded in {probes} windows",
+            "{} seeds, {} failed, in {:.0} s; {steps} events in {} simulated hours",
             self.seeds,
             self.failures.len(),
-            self.took.as_secs_f64()
-        )
+            self.took.as_secs_f64(),
+            true_ns / (3_600 * SECOND)
+        )?;
+        counts.fmt(f)
     }
 }
 
@@ -165,11 +155,8 @@ impl Total {
     fn add(&mut self, outcome: Outcome) {
         let (sum, one) = (&mut self.figures, outcome.figures);
         sum.steps += one.steps;
-        sum.admitted += one.admitted;
-        sum.refused += one.refused;
-        sum.refunded += one.refunded;
-        sum.deeds += one.deeds;
-        sum.probes += one.probes;
+        sum.true_ns += one.true_ns;
+        sum.counts.add(&one.counts);
         self.seeds += 1;
         if let Some(failure) = outcome.failure {
             println!("{failure}");

@@ -5,6 +5,7 @@ use super::{
     disk::{Chunks, load},
     event::Event,
     net::Packet,
+    scenes::Scene,
     world::World,
 };
 use cluster::{
@@ -67,7 +68,6 @@ impl World {
             ledger: super::plan::bounds(),
             rules_max: self.hosts[host].rules_max,
             seed: self.dice.roll(),
-            #[cfg(feature = "faults")]
             faults: self.faults,
         }
     }
@@ -130,7 +130,9 @@ impl World {
             self.write_image(host, &image);
         }
         // What was applied is known before anybody hears of it.
-        self.inspect_voter(host);
+        if !effects.responses.is_empty() {
+            self.inspect_voter(host);
+        }
         for (to, id, response) in effects.responses {
             self.respond(host, to, id, response);
         }
@@ -241,6 +243,12 @@ impl World {
     fn persist(&mut self, host: usize, persist: Persist) {
         let true_ms = self.true_ms();
         self.check.proposed(&persist.entries, true_ms);
+        if persist.install.is_some() {
+            self.note(Scene::Installed);
+        }
+        if persist.compact.is_some() {
+            self.note(Scene::Compacted);
+        }
         let must_sync = persist.must_sync;
         let number = persist.number;
         let delay_ns = self.disk_ns(host, must_sync);
@@ -250,15 +258,21 @@ impl World {
         disk.busy_until_ns = disk.busy_until_ns.max(true_ns + delay_ns);
         let wait_ns = disk.busy_until_ns - true_ns;
         let run = self.hosts[host].run;
-        if must_sync {
-            self.later(wait_ns, Event::Synced { host, run, number });
-        }
-        self.later(wait_ns, Event::Written { host, run, number });
+        let event = Event::Written {
+            host,
+            run,
+            number,
+            synced: must_sync,
+        };
+        self.later(wait_ns, event);
     }
 
     fn write_image(&mut self, host: usize, image: &Image) {
         let chunks: Chunks = Rc::new(image.chunks().collect());
         let ok = self.dice.below(50) > 0;
+        if !ok {
+            self.note(Scene::ImageFailed);
+        }
         let delay_ns = 2 * self.disk_ns(host, true);
         let event = Event::ImageWritten {
             host,

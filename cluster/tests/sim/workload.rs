@@ -1,13 +1,17 @@
 //! What gateways are asked to do, and the service that is demanded when everything is well again.
 
 use super::{
+    check::Broken,
     clock::{MS, SECOND},
     event::Event,
+    scenes::Scene,
     world::World,
 };
 
-/// Windows in which service is demanded, of every key.
-const DEMANDED: u64 = 3;
+/// For how long service is demanded of every key, in whole windows: at least in this many, at most of this length
+/// altogether.
+const DEMANDED: u64 = 2;
+const DEMANDED_MS: u64 = 5_000;
 /// A retried call that was let down must have had its units within reach for this long, or a fifth of its window.
 const REACH_NS: u64 = 600 * MS;
 /// Until when before a window's end a call is retried.
@@ -15,6 +19,14 @@ const LAST_NS: u64 = 500 * MS;
 
 /// Grants in the log.
 pub const GRANTS: [&str; 2] = ["g0", "g1"];
+
+/// In how many windows of this length service is demanded: none where they are too short.
+fn demanded(length_ms: u64) -> u64 {
+    match length_ms {
+        ..2_000 => 0,
+        _ => (DEMANDED_MS / length_ms).clamp(1, DEMANDED),
+    }
+}
 
 impl World {
     /// The next call of a gateway comes in.
@@ -27,7 +39,8 @@ impl World {
         if let Some(gateway) = self.gateway(host)
             && rests
         {
-            gateway.rest(now);
+            let rested = gateway.rest(now);
+            self.scenes.note_many(Scene::HolderRested, rested);
         }
         let first = self.dice.below(self.plan.keys.len() as u64) as usize;
         let mut charges = vec![(first, self.amount(first))];
@@ -54,13 +67,18 @@ impl World {
     /// Usual pauses, and now and then one that ends where a window does.
     fn pause_ns(&mut self) -> u64 {
         if self.dice.below(8) == 0 {
-            let limit = self.dice.below(self.plan.limits.len() as u64) as usize;
-            let length_ns = self.plan.limits[limit].window_ms * MS;
-            let ledger_ns = self.ledger_ms() * MS + self.true_ns % MS;
-            let left_ns = length_ns - ledger_ns % length_ns;
-            return (left_ns + self.dice.below(60 * MS)).saturating_sub(30 * MS);
+            return self.border_ns();
         }
         self.dice.below(2 * SECOND / self.plan.calls_per_s)
+    }
+
+    /// How long it is until just before or after a window's border.
+    pub fn border_ns(&mut self) -> u64 {
+        let limit = self.dice.below(self.plan.limits.len() as u64) as usize;
+        let length_ns = self.plan.limits[limit].window_ms * MS;
+        let ledger_ns = self.ledger_ms() * MS + self.true_ns % MS;
+        let left_ns = length_ns - ledger_ns % length_ns;
+        (left_ns + self.dice.below(60 * MS)).saturating_sub(30 * MS)
     }
 
     /// Replicated time as of now, if the newest entry's clock still runs.
@@ -70,39 +88,57 @@ impl World {
 
     /// Everything has been well for a while: the cluster must be whole, and calls must get through.
     pub fn demand_service(&mut self) {
-        self.done = true;
         if self.clock_is_lost() {
+            self.done = true;
             return;
         }
+        if let Some((invariant, how)) = self.ills() {
+            if self.true_ns < self.heal_until_ns {
+                return self.later(SECOND, Event::Settled);
+            }
+            return self.fail(invariant, how + &self.voters_in_words());
+        }
+        for index in 0..self.plan.keys.len() {
+            self.probe_next(index, 0);
+        }
+        let longest_ms = self.plan.keys.iter().map(|key| {
+            let length_ms = self.plan.limits[key.limit].window_ms;
+            length_ms * (demanded(length_ms) + 1)
+        });
+        let all_ns = longest_ms.max().unwrap_or(0) * MS;
+        self.later(all_ns, Event::Done);
+    }
+
+    /// What keeps the cluster from being whole.
+    fn ills(&mut self) -> Option<Broken> {
         for host in 0..self.hosts.len() {
             if !self.is_member(host) {
                 continue;
             }
             let now = self.now(host);
             let id = self.hosts[host].id;
-            let voters = self.voters_in_words();
+            let newest = self.check.newest_acknowledged(self.true_ns - 4 * SECOND);
             let Some(gateway) = self.gateway(host) else {
-                return self.fail("the cluster heals", format!("node {} is down", id.0));
+                return Some(("the cluster heals", format!("node {} is down", id.0)));
             };
+            let has = gateway.control.position().upto;
+            if newest > has {
+                let how = format!("node {} has version {has}, {newest} was acknowledged", id.0);
+                return Some(("what is acknowledged is everywhere in the end", how));
+            }
             let fresh_ns = gateway.fresh_ns.unwrap_or(0);
             if gateway.in_force.is_none() || now.boot_ns.saturating_sub(fresh_ns) > 4 * SECOND {
                 let how = format!(
-                    "node {}: session {:?}, limits in force: {}, fresh {} ms ago{voters}",
+                    "node {}: session {:?}, limits in force: {}, fresh {} ms ago",
                     id.0,
                     gateway.session,
                     gateway.in_force.is_some(),
                     now.boot_ns.saturating_sub(fresh_ns) / MS
                 );
-                return self.fail("the cluster heals", how);
+                return Some(("the cluster heals", how));
             }
         }
-        self.done = false;
-        for index in 0..self.plan.keys.len() {
-            self.probe_next(index, 0);
-        }
-        let longest = self.plan.limits.iter().map(|l| l.window_ms).max();
-        let all_ns = longest.unwrap_or(0) * MS * (DEMANDED + 1);
-        self.later(all_ns, Event::Done);
+        None
     }
 
     fn voters_in_words(&self) -> String {
@@ -138,7 +174,7 @@ impl World {
 
     fn probe_next(&mut self, index: usize, after: u64) {
         let length_ms = self.plan.limits[self.plan.keys[index].limit].window_ms;
-        if length_ms < 2_000 || after == DEMANDED {
+        if after == demanded(length_ms) {
             return;
         }
         let left_ms = length_ms - self.ledger_ms() % length_ms;
@@ -152,6 +188,10 @@ impl World {
         let length_ms = self.plan.limits[self.plan.keys[index].limit].window_ms;
         let ledger_ms = self.ledger_ms();
         let left_ns = (length_ms - ledger_ms % length_ms) * MS;
+        if left_ns < 2 * LAST_NS {
+            // Another leader's clock is behind: the window has not begun yet.
+            return self.probe_next(index, count - 1);
+        }
         let until_ns = self.true_ns + left_ns - LAST_NS;
         self.probes[index] = 0;
         for host in 0..self.hosts.len() {
@@ -169,7 +209,7 @@ impl World {
     /// Nobody who kept asking may be left while there was something to be had.
     pub fn probed(&mut self, index: usize, window: u64) {
         let length_ms = self.plan.limits[self.plan.keys[index].limit].window_ms;
-        self.figures.probes += 1;
+        self.note(Scene::Demanded);
         let (charged, max, full_ns) = self.check.books.standing(index, window);
         let reach_ns = REACH_NS.max(length_ms * MS / 5);
         let was_full = full_ns > self.true_ns.saturating_sub(reach_ns);

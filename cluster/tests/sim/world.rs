@@ -5,10 +5,11 @@ use super::{
     check::{Broken, Check},
     clock::{Clock, MS},
     disk::Disk,
-    event::{Event, Timed},
+    event::{Event, Queue},
     gateway::Gateway,
     net::{Net, Packet},
     plan::Plan,
+    scenes::{Counts, Scene, Scenes},
     voter::Voter,
 };
 use cluster::{
@@ -20,7 +21,7 @@ use proto::{
     command::{NodeId, Role},
     time::Now,
 };
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{collections::BTreeMap, rc::Rc};
 
 /// A process.
 pub struct Process {
@@ -40,7 +41,8 @@ pub struct Host {
     /// Until when the process stands still, and what waits for it.
     pub paused: bool,
     deferred: Vec<Event>,
-    /// When it went on last.
+    /// When it stood still last, and when it went on.
+    pub paused_ns: u64,
     pub resumed_ns: u64,
     pub slow_until_ns: u64,
     /// It was taken out of the cluster.
@@ -56,29 +58,29 @@ pub struct Host {
 }
 
 /// What a run was like, to see that it was worth something.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     pub steps: u64,
-    pub admitted: u64,
-    pub refused: u64,
-    pub refunded: u64,
-    pub deeds: u64,
-    pub probes: u64,
+    pub true_ns: u64,
+    pub counts: Counts,
 }
 
 pub struct World {
-    pub plan: Plan,
+    pub plan: Rc<Plan>,
     pub true_ns: u64,
-    queue: BinaryHeap<Reverse<Timed>>,
-    numbers: u64,
+    queue: Queue,
     pub hosts: Vec<Host>,
     pub net: Net,
     pub dice: Dice,
     pub check: Check,
-    pub figures: Figures,
+    pub steps: u64,
+    pub scenes: Scenes,
+    /// When the newest packet of a link arrives.
+    newest_ns: BTreeMap<(NodeId, NodeId), u64>,
     pub healed: bool,
+    /// Until when everything must be well.
+    pub heal_until_ns: u64,
     pub done: bool,
-    #[cfg(feature = "faults")]
     pub faults: proto::faults::Faults,
     pub trace: bool,
     /// The id of the next machine that joins.
@@ -91,20 +93,22 @@ impl World {
     pub fn new(plan: Plan, oracle: Machine) -> Self {
         let mut dice = Dice::new(plan.seed ^ 0x5eed);
         let net = Net::new(plan.weather, dice.roll());
+        let scenes = Scenes::default();
         Self {
-            check: Check::new(&plan, oracle),
+            check: Check::new(&plan, oracle, scenes.clone()),
             probes: vec![0; plan.keys.len()],
-            plan,
+            plan: Rc::new(plan),
             true_ns: 0,
-            queue: BinaryHeap::new(),
-            numbers: 0,
+            queue: Queue::default(),
             hosts: Vec::new(),
             net,
             dice,
-            figures: Figures::default(),
+            steps: 0,
+            scenes,
+            newest_ns: BTreeMap::new(),
             healed: false,
+            heal_until_ns: 0,
             done: false,
-            #[cfg(feature = "faults")]
             faults: Default::default(),
             trace: false,
             next_node: 100,
@@ -113,22 +117,29 @@ impl World {
 
     /// The next event; `false`: there is none. Or what is broken.
     pub fn step(&mut self) -> Result<bool, Broken> {
-        let Some(Reverse(timed)) = self.queue.pop().filter(|_| !self.done) else {
+        let Some((at_ns, event)) = self.queue.pop().filter(|_| !self.done) else {
             return Ok(false);
         };
-        self.figures.steps += 1;
-        self.true_ns = timed.at_ns;
-        self.happen(timed.event);
+        self.steps += 1;
+        self.true_ns = at_ns;
+        self.happen(event);
         self.check.broken.take().map_or(Ok(true), Err)
     }
 
+    pub fn figures(&self) -> Figures {
+        Figures {
+            steps: self.steps,
+            true_ns: self.true_ns,
+            counts: self.scenes.counts(),
+        }
+    }
+
+    pub fn note(&self, scene: Scene) {
+        self.scenes.note(scene);
+    }
+
     pub fn later(&mut self, delay_ns: u64, event: Event) {
-        self.numbers += 1;
-        self.queue.push(Reverse(Timed {
-            at_ns: self.true_ns + delay_ns,
-            number: self.numbers,
-            event,
-        }));
+        self.queue.push(self.true_ns + delay_ns, event);
     }
 
     pub fn fail(&mut self, invariant: &'static str, how: String) {
@@ -189,6 +200,7 @@ impl World {
             run: 0,
             paused: false,
             deferred: Vec::new(),
+            paused_ns: 0,
             resumed_ns: 0,
             slow_until_ns: 0,
             removed: false,
@@ -229,7 +241,6 @@ impl World {
             seed,
             now,
         );
-        #[cfg(feature = "faults")]
         let gateway = gateway.with_faults(self.faults);
         self.hosts[host].process = Some(Process { voter, gateway });
         if self.hosts[host].votes {
@@ -247,12 +258,13 @@ impl World {
         self.trace(|| format!("node {host} ends, power lost: {power}"));
         let true_ns = self.true_ns;
         let h = &mut self.hosts[host];
-        h.disk.crash(power, &mut self.dice);
+        let lost = h.disk.crash(power, &mut self.dice);
         h.deferred.clear();
         h.paused = false;
         if power {
             h.clock.reboot(true_ns);
         }
+        self.scenes.note_many(Scene::WriteLost, lost as u64);
         if was_up && !power {
             self.connections_close(host);
         }
@@ -282,12 +294,33 @@ impl World {
         let Some(host) = self.host_of(to) else {
             return false;
         };
-        let delays: Vec<u64> = self.net.delays(from, to, self.true_ns).collect();
-        for delay_ns in &delays {
-            let packet = packet.clone();
-            self.later(*delay_ns, Event::Packet { host, from, packet });
+        let [first, second] = self.net.delays(from, to, self.true_ns);
+        let Some(first) = first else {
+            self.note(
+                match (
+                    self.net.is_cut(from, to, self.true_ns),
+                    self.net.is_cut(to, from, self.true_ns),
+                ) {
+                    (false, _) => Scene::Lost,
+                    (true, false) => Scene::CutOneWay,
+                    (true, true) => Scene::CutOff,
+                },
+            );
+            return false;
+        };
+        let at_ns = self.true_ns + first;
+        let newest_ns = self.newest_ns.entry((from, to)).or_default();
+        if at_ns < *newest_ns {
+            self.scenes.note(Scene::Overtaken);
         }
-        !delays.is_empty()
+        *newest_ns = at_ns.max(*newest_ns);
+        if let Some(second) = second {
+            self.note(Scene::Repeated);
+            let packet = packet.clone();
+            self.later(second, Event::Packet { host, from, packet });
+        }
+        self.later(first, Event::Packet { host, from, packet });
+        true
     }
 
     pub fn send_request(&mut self, host: usize, to: NodeId, id: u64, request: Request) {
@@ -336,18 +369,21 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if let Event::Synced { host, run, number } = event
-            && self.hosts[host].run == run
-            && self.hosts[host].process.is_some()
-        {
-            // The disk does not stand still with the process.
-            return self.hosts[host].disk.synced(number);
-        }
         let Some((host, run)) = event.of() else {
             return self.happen_to_all(event);
         };
         if run.is_some_and(|run| run != self.hosts[host].run) || self.hosts[host].process.is_none()
         {
+            return;
+        }
+        if let Event::Written { number, synced, .. } = event
+            && synced
+        {
+            // The disk does not stand still with the process.
+            self.hosts[host].disk.synced(number);
+        }
+        if matches!(event, Event::Wake { .. }) && self.hosts[host].wake_ns != self.true_ns {
+            // It was put off, or woken meanwhile.
             return;
         }
         if self.hosts[host].paused {
@@ -369,6 +405,7 @@ impl World {
             Event::Wake { .. } => self.hosts[host].wake_ns = u64::MAX,
             Event::Packet { from, packet, .. } => self.receive(host, from, packet, now),
             Event::Lost { node, .. } => {
+                self.note(Scene::Disconnected);
                 if let Some(gateway) = self.gateway(host) {
                     gateway.client.lost(node, now);
                 }
@@ -411,7 +448,7 @@ impl World {
             }
             Event::Configure { limit, max, .. } => {
                 self.hosts[host].wanted[limit] = max;
-                let plan = self.plan.clone();
+                let plan = Rc::clone(&self.plan);
                 if let Some(gateway) = self.gateway(host) {
                     gateway.wanted[limit] = max;
                     gateway.define(&plan, now);
@@ -445,6 +482,10 @@ impl World {
         }
         self.trace(|| format!("node {host} goes on"));
         self.hosts[host].paused = false;
+        let stood_ns = self.true_ns - self.hosts[host].paused_ns;
+        if stood_ns > super::plan::bounds().hold_ms * MS {
+            self.note(Scene::PausedLong);
+        }
         self.hosts[host].resumed_ns = self.true_ns;
         for event in std::mem::take(&mut self.hosts[host].deferred) {
             if self.hosts[host].process.is_some() {
@@ -525,7 +566,9 @@ impl World {
         };
         if let Some(voter) = &mut process.voter {
             let now = h.clock.now(self.true_ns);
-            self.check.leads(h.id, &voter.replica.figures(now));
+            if voter.replica.leader() == Some(h.id) {
+                self.check.leads(h.id, &voter.replica.figures(now));
+            }
             let machine = voter.replica.machine();
             let index = machine.index();
             if index > voter.seen_index {
@@ -562,8 +605,11 @@ impl World {
     }
 
     pub fn took(&mut self, taken: &Taken, paused: bool) {
-        let (true_ns, true_ms) = (self.true_ns, self.true_ms());
-        self.check.took(taken, true_ns, true_ms, paused);
+        let true_ms = self.true_ms();
+        if paused {
+            self.note(Scene::PausedInCall);
+        }
+        self.check.took(taken, true_ms, paused);
     }
 
     /// Whether it belongs to the cluster, as far as the log says.

@@ -101,6 +101,10 @@ impl Holder {
         totals.deadline_ns = totals
             .deadline_ns
             .max(until_ns(sent_ns, standing.ttl_ms.min(left_ms)));
+        if planted!(self, SpentPastWindow) {
+            (self.totals.deadline_ns, self.totals.end_ns) = (u64::MAX, u64::MAX);
+        }
+        let totals = &mut self.totals;
         let fresh = standing.granted_total.saturating_sub(totals.granted);
         let fresh = u64::try_from(fresh).unwrap_or(u64::MAX);
         totals.granted = totals.granted.max(standing.granted_total);
@@ -158,18 +162,11 @@ impl Holder {
 
     /// Tells the bucket how long the lease holds now.
     fn extend(&self, bucket: &Bucket) {
-        if planted!(self, SpentPastWindow) {
-            bucket.extend(u64::MAX, u64::MAX);
-            return;
-        }
         bucket.extend(self.totals.deadline_ns, self.totals.end_ns);
     }
 
     /// Whether the lease is over.
     pub(super) fn is_over(&self, now: Now) -> bool {
-        if planted!(self, SpentPastWindow) {
-            return false;
-        }
         now.boot_ns >= self.totals.deadline_ns
     }
 
