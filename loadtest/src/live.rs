@@ -1,5 +1,5 @@
 //! What a person sees on a terminal while it runs: a few lines on standard error that are drawn over and over. Where
-//! standard error is no terminal, [`lines`] are written instead.
+//! standard error is no terminal, `lines` are written instead.
 
 use crate::{
     lines,

@@ -39,7 +39,7 @@ const WORKERS: usize = 16;
 pub struct Args {
     #[command(flatten)]
     pub target: TargetArgs,
-    /// What to call: NAME[*WEIGHT] [ARGUMENTS]; may be repeated. NAME is a tool, or a method such as tools/list. ARGUMENTS
+    /// What to call: `NAME[*WEIGHT] [ARGUMENTS]`; may be repeated. NAME is a tool, or a method such as tools/list. ARGUMENTS
     /// is a JSON object with placeholders {{seq}}, {{text:10..200}}, {{int:1..9}}, {{pick:a|b}}, or @FILE with one object a line
     #[arg(short, long = "call", value_name = "CALL", help_heading = "Load")]
     pub calls: Vec<String>,
