@@ -2,7 +2,6 @@ mod beside;
 mod memory;
 mod shown;
 mod threads;
-mod units;
 
 use super::*;
 use cluster::memory::{Memory, Mood};

@@ -34,3 +34,4 @@ mod snippets;
 mod soak;
 mod timeouts;
 mod tls;
+mod units;

@@ -2,12 +2,12 @@
 //!
 //! What HTTP costs would hide the limiter here; `proof` has the same over HTTP with real processes.
 
-use crate::{clock, limiter::Limiter};
 use cluster::{
     handle::{self, Handle, Settings},
     join::Wish,
     setup,
 };
+use daemon::{clock, limiter::Limiter};
 use proto::{
     command::Role,
     limit::{
