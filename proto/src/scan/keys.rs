@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use std::cell::Cell;
 
 /// Up to this many keys of an object are listed; beyond, they are hashed.
-const LISTED_MAX: usize = 16;
+const LISTED_MAX: u32 = 32;
 /// A thread keeps room for this many nested objects, with their listed keys, for its next body.
 const OUTER_KEPT: usize = 256;
 
@@ -61,10 +61,10 @@ struct Open {
     /// Bits of the words of its keys.
     filter: u64,
     /// Where its keys start in the list.
-    first: usize,
-    count: usize,
+    first: u32,
+    count: u32,
     /// How deep it is nested.
-    depth: usize,
+    depth: u32,
     /// Its name in the table; 0 while its keys are listed.
     object: u32,
 }
@@ -85,7 +85,7 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Keys<'a> {
     bytes: &'a [u8],
-    object_max: usize,
+    object_max: u32,
     left: usize,
     open: Open,
     /// The objects around it.
@@ -105,7 +105,7 @@ impl Drop for Keys<'_> {
         scratch.outer.clear();
         scratch.listed.clear();
         scratch.outer.shrink_to(OUTER_KEPT);
-        scratch.listed.shrink_to(OUTER_KEPT * LISTED_MAX);
+        scratch.listed.shrink_to(OUTER_KEPT * LISTED_MAX as usize);
         if let Some(table) = &mut scratch.table {
             table.close_all();
         }
@@ -124,7 +124,7 @@ impl<'a> Keys<'a> {
         } = kept.unwrap_or_default();
         Self {
             bytes,
-            object_max,
+            object_max: object_max.try_into().unwrap_or(u32::MAX),
             left: body_max,
             open: Open::default(),
             outer,
@@ -135,10 +135,10 @@ impl<'a> Keys<'a> {
 
     /// An object begins, nested this deep.
     #[inline(always)]
-    pub(super) fn enter(&mut self, depth: usize) {
+    pub(super) fn enter(&mut self, depth: u32) {
         self.outer.push(self.open);
         self.open = Open {
-            first: self.listed.len(),
+            first: self.listed.len() as u32,
             depth,
             ..Open::default()
         };
@@ -146,14 +146,14 @@ impl<'a> Keys<'a> {
 
     /// How deep the innermost open object is nested; 0 when none is open.
     #[inline(always)]
-    pub(super) fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> u32 {
         self.open.depth
     }
 
     /// The innermost object ends.
     #[inline(always)]
     pub(super) fn leave(&mut self) {
-        self.listed.truncate(self.open.first);
+        self.listed.truncate(self.open.first as usize);
         if self.open.object != 0 {
             self.table.iter_mut().for_each(|table| table.close());
         }
@@ -164,7 +164,7 @@ impl<'a> Keys<'a> {
     #[inline(always)]
     pub(super) fn take(&mut self, key: KeySpan, escaped: bool) -> Result<(), Reason> {
         if self.open.count >= self.object_max || self.left == 0 {
-            return Err(Reason::TooManyKeys);
+            return too_many();
         }
         self.open.count += 1;
         self.left -= 1;
@@ -174,7 +174,7 @@ impl<'a> Keys<'a> {
             word(self.bytes, key)
         };
         if self.open.count > LISTED_MAX {
-            return self.take_hashed(key);
+            return self.take_hashed(key, escaped);
         }
         let bit = 1 << (word.wrapping_mul(MIX) >> 58);
         if self.open.filter & bit != 0 && self.is_listed(word, key) {
@@ -186,26 +186,32 @@ impl<'a> Keys<'a> {
     }
 
     fn is_listed(&self, word: u64, key: KeySpan) -> bool {
-        let listed = self.listed.get(self.open.first..);
+        let listed = self.listed.get(self.open.first as usize..);
         let mut listed = listed.unwrap_or_default().iter();
         listed.any(|other| other.word == word && other.key.same(key, self.bytes))
     }
 
     #[inline(never)]
-    fn take_hashed(&mut self, key: KeySpan) -> Result<(), Reason> {
+    fn take_hashed(&mut self, key: KeySpan, escaped: bool) -> Result<(), Reason> {
         let table = self.table.get_or_insert_default();
         if self.open.object == 0 {
             self.open.object = table.open();
-            for listed in self.listed.drain(self.open.first..) {
-                table.insert(self.bytes, self.open.object, listed.key);
+            for listed in self.listed.drain(self.open.first as usize..) {
+                let escaped = memchr::memchr(b'\\', listed.key.raw(self.bytes)).is_some();
+                table.insert(self.bytes, self.open.object, listed.key, escaped);
             }
         }
-        if table.insert(self.bytes, self.open.object, key) {
+        if table.insert(self.bytes, self.open.object, key, escaped) {
             Ok(())
         } else {
             Err(Reason::DuplicateKey)
         }
     }
+}
+
+#[cold]
+fn too_many() -> Result<(), Reason> {
+    Err(Reason::TooManyKeys)
 }
 
 /// An odd number without pattern (the golden ratio's fraction).
@@ -296,7 +302,8 @@ mod tests {
 
     #[test]
     fn a_duplicate_is_found_at_every_place_of_an_object_of_any_size() {
-        for size in [2, LISTED_MAX, LISTED_MAX + 1, LISTED_MAX + 2, 100, 1_024] {
+        let listed = LISTED_MAX as usize;
+        for size in [2, listed, listed + 1, listed + 2, 100, 1_024] {
             let names: Vec<String> = (0..size).map(|n| format!("key{n}")).collect();
             let mut written: Vec<&str> = names.iter().map(String::as_str).collect();
             assert_eq!(taken(&written), (size, None));

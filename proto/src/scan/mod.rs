@@ -22,6 +22,7 @@ pub mod tools;
 pub mod value;
 
 pub use jsonrpc::{Body, Envelope, ID_BYTES_MAX, Kind, Reason, Refusal, Span, read};
+pub use simd::kernel;
 pub use value::Value;
 
 /// How large one message may be in every dimension but its length, which whoever reads the bytes bounds.

@@ -45,13 +45,116 @@ impl<'a> Text<'a> {
     }
 }
 
+/// A place in the body, small enough to stay in registers.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Place<'a> {
+    /// The next byte.
+    #[inline(always)]
+    fn peek(self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse<T>(self, reason: Reason) -> Result<T, Refusal> {
+        Err(Refusal::new(reason, self.at))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unexpected<T>(self) -> Result<T, Refusal> {
+        self.refuse(match self.peek() {
+            None => Reason::Truncated,
+            Some(_) => Reason::Syntax,
+        })
+    }
+
+    #[inline(always)]
+    fn space<K: Kernel>(&mut self) {
+        if self.peek().is_some_and(|byte| byte <= b' ') {
+            self.at = K::space(self.bytes, self.at);
+        }
+    }
+
+    #[inline(always)]
+    fn word<const N: usize>(&mut self, word: &[u8; N]) -> Result<(), Refusal> {
+        if self.bytes.get(self.at..self.at + N) == Some(word) {
+            self.at += N;
+            return Ok(());
+        }
+        self.misspelt(word)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn misspelt(mut self, word: &[u8]) -> Result<(), Refusal> {
+        for &byte in word {
+            if self.peek() != Some(byte) {
+                break;
+            }
+            self.at += 1;
+        }
+        self.unexpected()
+    }
+
+    #[inline(always)]
+    fn digits(&mut self) -> Result<(), Refusal> {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at == start {
+            return self.unexpected();
+        }
+        Ok(())
+    }
+
+    /// A number; whether it is written as an integer.
+    #[inline(always)]
+    fn number(&mut self) -> Result<bool, Refusal> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.peek() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if let Some(b'.' | b'e' | b'E') = self.peek() {
+            *self = self.fraction()?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    #[inline(never)]
+    fn fraction(mut self) -> Result<Self, Refusal> {
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(self)
+    }
+}
+
 /// A cursor over one body.
 #[derive(Debug)]
 pub(super) struct Reader<'a, K> {
-    bytes: &'a [u8],
-    at: usize,
-    depth: usize,
-    depth_max: usize,
+    here: Place<'a>,
+    depth: u32,
+    depth_max: u32,
     keys: Keys<'a>,
     /// From the first string that is not ASCII to the end of the last one: the bytes that are validated in the end.
     wide: Option<(usize, usize)>,
@@ -65,10 +168,12 @@ impl<'a, K: Kernel> Reader<'a, K> {
             return Err(Refusal::new(Reason::Bom, 0));
         }
         let reader = Self {
-            bytes: body,
-            at: K::space(body, 0),
+            here: Place {
+                bytes: body,
+                at: K::space(body, 0),
+            },
             depth: 0,
-            depth_max: bounds.depth_max,
+            depth_max: bounds.depth_max.try_into().unwrap_or(u32::MAX),
             keys: Keys::new(body, bounds.keys_object_max, bounds.keys_body_max),
             wide: None,
             kernel: PhantomData,
@@ -81,12 +186,12 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
     /// Where the cursor stands.
     pub(super) fn at(&self) -> usize {
-        self.at
+        self.here.at
     }
 
     /// The bytes from `start` to the cursor.
     pub(super) fn since(&self, start: usize) -> &'a [u8] {
-        self.bytes.get(start..self.at).unwrap_or_default()
+        self.here.bytes.get(start..self.here.at).unwrap_or_default()
     }
 
     /// Nothing but white space may be left, and all that was read must have been UTF-8 (outside strings all is ASCII).
@@ -98,7 +203,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
         let Some((start, end)) = self.wide else {
             return Ok(());
         };
-        let wide = self.bytes.get(start..end).unwrap_or_default();
+        let wide = self.here.bytes.get(start..end).unwrap_or_default();
         match simdutf8::basic::from_utf8(wide) {
             Ok(_) => Ok(()),
             Err(_) => self.refuse(Reason::Encoding),
@@ -119,159 +224,120 @@ impl<'a, K: Kernel> Reader<'a, K> {
         })
     }
 
-    /// The next byte.
     #[inline(always)]
     fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
+        self.here.peek()
     }
 
-    #[cold]
     fn refuse<T>(&self, reason: Reason) -> Result<T, Refusal> {
-        Err(Refusal::new(reason, self.at))
+        self.here.refuse(reason)
     }
 
-    #[cold]
     fn unexpected<T>(&self) -> Result<T, Refusal> {
-        self.refuse(match self.peek() {
-            None => Reason::Truncated,
-            Some(_) => Reason::Syntax,
-        })
+        self.here.unexpected()
     }
 
     #[inline(always)]
     fn space(&mut self) {
-        self.at = K::space(self.bytes, self.at);
-    }
-
-    #[inline(always)]
-    fn expect(&mut self, byte: u8) -> Result<(), Refusal> {
-        if self.peek() != Some(byte) {
-            return self.unexpected();
-        }
-        self.at += 1;
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn word<const N: usize>(&mut self, word: &[u8; N]) -> Result<(), Refusal> {
-        if self.bytes.get(self.at..self.at + N) == Some(word) {
-            self.at += N;
-            return Ok(());
-        }
-        self.misspelt(word)
-    }
-
-    #[cold]
-    fn misspelt(&mut self, word: &[u8]) -> Result<(), Refusal> {
-        word.iter().try_for_each(|&byte| self.expect(byte))
-    }
-
-    #[inline(always)]
-    fn digits(&mut self) -> Result<(), Refusal> {
-        let mut at = self.at;
-        while self.bytes.get(at).is_some_and(u8::is_ascii_digit) {
-            at += 1;
-        }
-        if at == self.at {
-            return self.unexpected();
-        }
-        self.at = at;
-        Ok(())
+        self.here.space::<K>();
     }
 
     /// A number; whether it is written as an integer.
-    #[inline(always)]
     pub(super) fn number(&mut self) -> Result<bool, Refusal> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.peek() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        match self.peek() {
-            Some(b'.' | b'e' | b'E') => self.fraction(),
-            _ => Ok(true),
-        }
+        self.here.number()
     }
 
-    fn fraction(&mut self) -> Result<bool, Refusal> {
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(false)
-    }
-
-    /// Passes a string, whose opening quote is at the cursor.
+    /// Passes a string, whose opening quote is there.
     #[inline(always)]
-    fn pass_string(&mut self) -> Result<StringEnd, Refusal> {
-        let start = self.at + 1;
-        let Some(end) = K::string(self.bytes, start) else {
-            let (reason, at) = plain::fault(self.bytes, start);
-            return Err(Refusal::new(reason, at));
+    fn pass_string(&mut self, here: &mut Place<'a>) -> Result<StringEnd, Refusal> {
+        let start = here.at + 1;
+        let Some(end) = K::string(here.bytes, start) else {
+            return not_a_string(here.bytes, start);
         };
         if end.wide {
             let first = self.wide.map_or(start, |(first, _)| first);
             self.wide = Some((first, end.at));
         }
-        self.at = end.at + 1;
+        here.at = end.at + 1;
         Ok(end)
     }
 
     /// A string.
-    #[inline(always)]
     pub(super) fn string(&mut self) -> Result<Text<'a>, Refusal> {
-        let at = self.at;
-        if self.peek() != Some(b'"') {
-            return self.unexpected();
+        let mut here = self.here;
+        let text = self.text(&mut here)?;
+        self.here = here;
+        Ok(text)
+    }
+
+    #[inline(always)]
+    fn text(&mut self, here: &mut Place<'a>) -> Result<Text<'a>, Refusal> {
+        let at = here.at;
+        if here.peek() != Some(b'"') {
+            return here.unexpected();
         }
-        let end = self.pass_string()?;
+        let end = self.pass_string(here)?;
         Ok(Text {
-            raw: self.bytes.get(at + 1..end.at).unwrap_or_default(),
+            raw: here.bytes.get(at + 1..end.at).unwrap_or_default(),
             escaped: end.escaped,
             at,
         })
     }
 
     #[inline(always)]
-    fn enter(&mut self) -> Result<(), Refusal> {
+    fn enter(&mut self, here: &mut Place<'a>) -> Result<(), Refusal> {
         if self.depth >= self.depth_max {
-            return self.refuse(Reason::TooDeep);
+            return here.refuse(Reason::TooDeep);
         }
         self.depth += 1;
-        self.at += 1;
-        self.space();
+        here.at += 1;
+        here.space::<K>();
         Ok(())
     }
 
     #[inline(always)]
-    fn leave(&mut self) {
+    fn leave(&mut self, here: &mut Place<'a>) {
         self.depth -= 1;
-        self.at += 1;
+        here.at += 1;
     }
 
     /// Reads a key with its colon, up to the value.
     #[inline(always)]
-    fn key(&mut self) -> Result<Text<'a>, Refusal> {
-        let key = self.string()?;
+    fn key(&mut self, here: &mut Place<'a>) -> Result<Text<'a>, Refusal> {
+        let key = self.text(here)?;
         let start = key.at + 1;
         let end = start + key.raw.len();
         if let Err(reason) = self.keys.take(KeySpan { start, end }, key.escaped) {
             return Err(Refusal::new(reason, key.at));
         }
-        self.space();
-        self.expect(b':')?;
-        self.space();
+        here.space::<K>();
+        if here.peek() != Some(b':') {
+            return here.unexpected();
+        }
+        here.at += 1;
+        here.space::<K>();
         Ok(key)
+    }
+
+    /// The same for a caller that the key means something to: not worth a copy of the code for each.
+    #[inline(never)]
+    fn key_here(&mut self) -> Result<Text<'a>, Refusal> {
+        let mut here = self.here;
+        let key = self.key(&mut here)?;
+        self.here = here;
+        Ok(key)
+    }
+
+    fn enter_here(&mut self) -> Result<(), Refusal> {
+        let mut here = self.here;
+        self.enter(&mut here)?;
+        self.here = here;
+        Ok(())
+    }
+
+    fn leave_here(&mut self) {
+        self.depth -= 1;
+        self.here.at += 1;
     }
 
     /// After a member or element: whether another one follows.
@@ -280,7 +346,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
         self.space();
         match self.peek() {
             Some(b',') => {
-                self.at += 1;
+                self.here.at += 1;
                 self.space();
                 Ok(true)
             }
@@ -296,16 +362,16 @@ impl<'a, K: Kernel> Reader<'a, K> {
         &mut self,
         mut member: impl FnMut(&mut Self, Text<'a>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        self.enter()?;
+        self.enter_here()?;
         self.keys.enter(self.depth);
         let mut more = self.peek() != Some(b'}');
         while more {
-            let key = self.key()?;
+            let key = self.key_here()?;
             member(self, key)?;
             more = self.another(b'}')?;
         }
         self.keys.leave();
-        self.leave();
+        self.leave_here();
         Ok(())
     }
 
@@ -314,7 +380,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), Refusal>,
     ) -> Result<usize, Refusal> {
-        self.enter()?;
+        self.enter_here()?;
         let mut count = 0;
         let mut more = self.peek() != Some(b']');
         while more {
@@ -322,73 +388,87 @@ impl<'a, K: Kernel> Reader<'a, K> {
             element(self)?;
             more = self.another(b']')?;
         }
-        self.leave();
+        self.leave_here();
         Ok(count)
     }
 
     /// Passes any value. Unless `free`, the key `__proto__` is refused at every depth.
     #[inline(never)]
     pub(super) fn value(&mut self, free: bool) -> Result<&'a [u8], Refusal> {
-        let start = self.at;
+        let start = self.here.at;
+        self.here = self.pass(self.here, free)?;
+        Ok(self.since(start))
+    }
+
+    /// Where the value ends.
+    #[inline(always)]
+    fn pass(&mut self, mut here: Place<'a>, free: bool) -> Result<Place<'a>, Refusal> {
         let outside = self.depth;
         loop {
-            match self.peek() {
-                Some(b'"') => drop(self.pass_string()?),
+            match here.peek() {
+                Some(b'"') => drop(self.pass_string(&mut here)?),
                 Some(b'{') => {
-                    self.enter()?;
-                    if self.peek() == Some(b'}') {
-                        self.leave();
+                    self.enter(&mut here)?;
+                    if here.peek() == Some(b'}') {
+                        self.leave(&mut here);
                     } else {
                         self.keys.enter(self.depth);
-                        self.nested_key(free)?;
+                        self.nested_key(&mut here, free)?;
                         continue;
                     }
                 }
                 Some(b'[') => {
-                    self.enter()?;
-                    if self.peek() == Some(b']') {
-                        self.leave();
+                    self.enter(&mut here)?;
+                    if here.peek() == Some(b']') {
+                        self.leave(&mut here);
                     } else {
                         continue;
                     }
                 }
-                Some(b'-' | b'0'..=b'9') => drop(self.number()?),
-                Some(b'n') => self.word(b"null")?,
-                Some(b't') => self.word(b"true")?,
-                Some(b'f') => self.word(b"false")?,
-                _ => return self.unexpected(),
+                Some(b'-' | b'0'..=b'9') => drop(here.number()?),
+                Some(b'n') => here.word(b"null")?,
+                Some(b't') => here.word(b"true")?,
+                Some(b'f') => here.word(b"false")?,
+                _ => return here.unexpected(),
             }
             // A value has ended: so may have the ones around it.
             loop {
                 if self.depth == outside {
-                    return Ok(self.since(start));
+                    return Ok(here);
                 }
                 let in_object = self.keys.depth() == self.depth;
-                self.space();
-                match self.peek() {
+                here.space::<K>();
+                match here.peek() {
                     Some(b',') => {
-                        self.at += 1;
-                        self.space();
+                        here.at += 1;
+                        here.space::<K>();
                         if in_object {
-                            self.nested_key(free)?;
+                            self.nested_key(&mut here, free)?;
                         }
                         break;
                     }
                     Some(b'}') if in_object => self.keys.leave(),
                     Some(b']') if !in_object => {}
-                    _ => return self.unexpected(),
+                    _ => return here.unexpected(),
                 }
-                self.leave();
+                self.leave(&mut here);
             }
         }
     }
 
     #[inline(always)]
-    fn nested_key(&mut self, free: bool) -> Result<(), Refusal> {
-        let key = self.key()?;
+    fn nested_key(&mut self, here: &mut Place<'a>, free: bool) -> Result<(), Refusal> {
+        let key = self.key(here)?;
         if !free && *key.meaning() == *b"__proto__" {
             return Err(Refusal::new(Reason::ProtoKey, key.at));
         }
         Ok(())
     }
+}
+
+#[cold]
+#[inline(never)]
+fn not_a_string<T>(bytes: &[u8], start: usize) -> Result<T, Refusal> {
+    let (reason, at) = plain::fault(bytes, start);
+    Err(Refusal::new(reason, at))
 }

@@ -19,8 +19,7 @@ struct Slot {
     filling: u32,
     /// The object whose key it is.
     object: u32,
-    /// The hash's upper half.
-    hash: u32,
+    hash: u64,
     key: KeySpan,
 }
 
@@ -97,45 +96,43 @@ impl Table {
     }
 
     /// Whether the key is the object's first of its meaning; it is remembered.
-    pub(super) fn insert(&mut self, bytes: &[u8], object: u32, key: KeySpan) -> bool {
-        if 2 * self.filled >= self.slots.len() {
-            self.grow(bytes, (2 * self.slots.len()).max(SLOTS_MIN));
-        }
-        match self.place(bytes, object, key) {
-            Some(new) => new,
-            None => {
-                // With the strong hash it is chance, or nothing: a larger table then.
-                let slots = match self.hash {
-                    Hash::Strong => 2 * self.slots.len(),
-                    _ => self.slots.len(),
-                };
-                self.hash = Hash::Strong;
-                self.grow(bytes, slots);
-                self.insert(bytes, object, key)
+    pub(super) fn insert(
+        &mut self,
+        bytes: &[u8],
+        object: u32,
+        key: KeySpan,
+        escaped: bool,
+    ) -> bool {
+        loop {
+            if 2 * self.filled >= self.slots.len() {
+                self.move_to((2 * self.slots.len()).max(SLOTS_MIN), None);
             }
+            let hash = self.hash(bytes, object, key, escaped);
+            if let Some(new) = self.place(bytes, object, key, hash) {
+                return new;
+            }
+            self.out_of_probes(bytes);
         }
     }
 
     /// `None`: too many steps.
-    #[inline]
-    fn place(&mut self, bytes: &[u8], object: u32, key: KeySpan) -> Option<bool> {
-        let hash = self.hash(bytes, object, key);
-        let last = self.slots.len() - 1;
-        let new = Slot {
-            filling: self.filling,
-            object,
-            hash: (hash >> 32) as u32,
-            key,
-        };
+    #[inline(always)]
+    fn place(&mut self, bytes: &[u8], object: u32, key: KeySpan, hash: u64) -> Option<bool> {
+        let last = self.slots.len().wrapping_sub(1);
         let mut at = hash as usize & last;
         for _ in 0..PROBES_MAX {
             let slot = self.slots.get_mut(at)?;
             if slot.filling != self.filling {
-                *slot = new;
+                *slot = Slot {
+                    filling: self.filling,
+                    object,
+                    hash,
+                    key,
+                };
                 self.filled += 1;
                 return Some(true);
             }
-            if slot.hash == new.hash && slot.object == object && slot.key.same(key, bytes) {
+            if slot.hash == hash && slot.object == object && slot.key.same(key, bytes) {
                 return Some(false);
             }
             at = (at + 1) & last;
@@ -143,39 +140,79 @@ impl Table {
         None
     }
 
-    /// Hashes all keys anew.
+    /// The keys collide: they are hashed by the other hash, or, where that is chance, spread wider.
     #[cold]
-    fn grow(&mut self, bytes: &[u8], slots: usize) {
+    #[inline(never)]
+    fn out_of_probes(&mut self, bytes: &[u8]) {
+        if self.hash == Hash::Strong {
+            self.move_to(2 * self.slots.len(), None);
+        } else {
+            self.hash = Hash::Strong;
+            self.move_to(self.slots.len(), Some(bytes));
+        }
+    }
+
+    /// Moves all keys into a table of this many slots, hashed anew if the bytes are given.
+    #[cold]
+    #[inline(never)]
+    fn move_to(&mut self, slots: usize, hash_anew: Option<&[u8]>) {
         let mut wanted = slots;
         loop {
             let old = std::mem::replace(&mut self.slots, vec![Slot::default(); wanted]);
             self.filled = 0;
             let filling = self.filling;
             let mut live = old.iter().filter(|slot| slot.filling == filling);
-            // All of them are different: none is refused, but one may need too many steps.
-            if live.all(|slot| self.place(bytes, slot.object, slot.key).is_some()) {
+            // All of them differ, so no bytes are needed to place them; but one may need too many steps.
+            let moved = live.all(|slot| {
+                let hash = hash_anew.map_or(slot.hash, |bytes| {
+                    let escaped = memchr::memchr(b'\\', slot.key.raw(bytes)).is_some();
+                    self.hash(bytes, slot.object, slot.key, escaped)
+                });
+                self.place_new(slot.object, slot.key, hash)
+            });
+            if moved {
                 return;
             }
             self.slots = old;
-            match self.hash {
-                Hash::Strong => wanted *= 2,
-                _ => self.hash = Hash::Strong,
-            }
+            wanted *= 2;
         }
     }
 
-    #[inline]
-    fn hash(&self, bytes: &[u8], object: u32, key: KeySpan) -> u64 {
+    /// Places a key that is known to be new; false: too many steps.
+    fn place_new(&mut self, object: u32, key: KeySpan, hash: u64) -> bool {
+        let last = self.slots.len().wrapping_sub(1);
+        for step in 0..PROBES_MAX {
+            let at = (hash as usize).wrapping_add(step) & last;
+            match self.slots.get_mut(at) {
+                Some(slot) if slot.filling != self.filling => {
+                    *slot = Slot {
+                        filling: self.filling,
+                        object,
+                        hash,
+                        key,
+                    };
+                    self.filled += 1;
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn hash(&self, bytes: &[u8], object: u32, key: KeySpan, escaped: bool) -> u64 {
         let raw = key.raw(bytes);
-        let hash = if memchr::memchr(b'\\', raw).is_none() {
-            self.hash_of(raw)
-        } else {
+        let hash = if escaped {
             self.hash_of(&decode(raw))
+        } else {
+            self.hash_of(raw)
         };
         // The same key of another object belongs elsewhere.
         hash ^ u64::from(object).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
+    #[inline(always)]
     fn hash_of(&self, key: &[u8]) -> u64 {
         match self.hash {
             Hash::Fast => self.fast.hash_one(key),
@@ -208,15 +245,25 @@ mod tests {
         let mut table = Table::default();
         let (outer, inner) = (table.open(), table.open());
         for object in [outer, inner] {
-            assert!(keys.iter().all(|&key| table.insert(&bytes, object, key)));
+            assert!(
+                keys.iter()
+                    .all(|&key| table.insert(&bytes, object, key, false))
+            );
         }
         for object in [outer, inner] {
-            assert!(!keys.iter().any(|&key| table.insert(&bytes, object, key)));
+            assert!(
+                !keys
+                    .iter()
+                    .any(|&key| table.insert(&bytes, object, key, false))
+            );
         }
         table.close();
         table.close();
         let next = table.open();
-        assert!(keys.iter().all(|&key| table.insert(&bytes, next, key)));
+        assert!(
+            keys.iter()
+                .all(|&key| table.insert(&bytes, next, key, false))
+        );
         table.close_all();
         assert!(table.slots.is_empty(), "a large table was kept");
     }
@@ -229,8 +276,15 @@ mod tests {
             ..Table::default()
         };
         let object = table.open();
-        assert!(keys.iter().all(|&key| table.insert(&bytes, object, key)));
-        assert!(!keys.iter().any(|&key| table.insert(&bytes, object, key)));
+        assert!(
+            keys.iter()
+                .all(|&key| table.insert(&bytes, object, key, false))
+        );
+        assert!(
+            !keys
+                .iter()
+                .any(|&key| table.insert(&bytes, object, key, false))
+        );
         assert_eq!(table.hash, Hash::Strong);
         assert!(table.slots.len() <= 4 * keys.len());
     }
@@ -240,10 +294,16 @@ mod tests {
         let (bytes, keys) = keys(10);
         let mut table = Table::default();
         let object = table.open();
-        assert!(keys.iter().all(|&key| table.insert(&bytes, object, key)));
+        assert!(
+            keys.iter()
+                .all(|&key| table.insert(&bytes, object, key, false))
+        );
         table.close();
         table.filling = u32::MAX;
         let object = table.open();
-        assert!(keys.iter().all(|&key| table.insert(&bytes, object, key)));
+        assert!(
+            keys.iter()
+                .all(|&key| table.insert(&bytes, object, key, false))
+        );
     }
 }
