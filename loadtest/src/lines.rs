@@ -20,14 +20,17 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn show(seen: watch::Receiver<Progress>) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut told = Instant::now();
-        let mut last = String::new();
+        let (mut last, mut phase) = (String::new(), Phase::Preparing);
         while seen.has_changed().is_ok() {
             thread::sleep(LOOK);
             let progress = seen.borrow().clone();
             if progress.phase == Phase::Done {
                 return;
             }
-            if told.elapsed() >= EVERY {
+            // Who waits is told at once what for.
+            let waits = phase != progress.phase && progress.phase == Phase::Waiting;
+            phase = progress.phase;
+            if waits || told.elapsed() >= EVERY {
                 told = Instant::now();
                 let line = line(&progress);
                 if line != last {

@@ -13,8 +13,9 @@ use serde_json::json;
 use std::{
     fmt::Write as _,
     fs::{self, DirBuilder},
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -28,6 +29,9 @@ pub struct Args {
     /// Port of the gateway on 127.0.0.1; 0 takes a free one [default: 8080, or a free one where that is taken]
     #[arg(short, long)]
     port: Option<u16>,
+    /// Write the grants to this file, `NAME TOKEN` a line, as `tollgate-loadtest --grants` reads them
+    #[arg(long, value_name = "FILE")]
+    grants_file: Option<PathBuf>,
     #[command(subcommand)]
     only: Option<Only>,
 }
@@ -128,6 +132,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     .context("cannot start the demo's server")?;
     let scratch = Scratch::make()?;
     let tokens = GRANTS.map(|_| token(&clock::random()));
+    if let Some(path) = &args.grants_file {
+        write_grants(path, &tokens)
+            .with_context(|| format!("cannot write the grants to {}", path.display()))?;
+    }
     let port = args
         .port
         .unwrap_or_else(|| if is_free(PORT) { PORT } else { 0 });
@@ -153,6 +161,25 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let address = address.context("the gateway has no listener")?;
     let (_keep, stop) = tokio::sync::watch::channel(false);
     gateway.run(stop, || print!("{}", welcome(address, &scratch.0, &tokens)))
+}
+
+/// For its owner's eyes alone: tokens let their holder in.
+fn write_grants(path: &Path, tokens: &[String]) -> io::Result<()> {
+    // A file that is there already keeps its mode when it is overwritten.
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    for (id, token) in GRANTS.iter().zip(tokens) {
+        writeln!(file, "{id} {token}")?;
+    }
+    Ok(())
 }
 
 fn is_free(port: u16) -> bool {

@@ -2,6 +2,7 @@
 
 use super::{
     Encoding, Eras, Fault, LEGACY, MODERN, Options, Recorder,
+    chance::Fate,
     record::{Begin, Guard, Outcome, lock},
     session::{Listener, Session},
     tools::{self, Effect, TOOLS},
@@ -33,6 +34,8 @@ pub(super) struct Core {
     pub(super) common: Arc<Session>,
     pub(super) listeners: Mutex<Vec<Listener>>,
     next: AtomicU64,
+    /// What it calls itself, as JSON text.
+    info: String,
     /// The next request finds the whole server asleep for this long, µs.
     pub(super) stall_us: AtomicU64,
 }
@@ -96,8 +99,10 @@ impl Answer {
 
 impl Core {
     pub(super) fn new(options: Options) -> std::io::Result<Self> {
-        let recorder = Recorder::new(options.record, options.record_file.as_deref())?;
+        let recorder = Recorder::new(&options)?;
+        let info = json!({"name": options.name, "version": env!("CARGO_PKG_VERSION")});
         Ok(Self {
+            info: info.to_string(),
             faults: Mutex::new(options.faults.iter().cloned().collect()),
             recorder,
             options,
@@ -114,6 +119,11 @@ impl Core {
             Some(fault) => lock(&self.faults).insert(method.into(), fault),
             None => lock(&self.faults).remove(method),
         };
+    }
+
+    /// Whether any method is to be answered wrongly.
+    pub(super) fn has_faults(&self) -> bool {
+        !lock(&self.faults).is_empty()
     }
 
     pub(super) fn fault_for(&self, method: &str) -> Option<Fault> {
@@ -212,6 +222,10 @@ impl Core {
 
     fn info(&self) -> Value {
         json!({"name": self.options.name, "version": env!("CARGO_PKG_VERSION")})
+    }
+
+    pub(super) fn info_text(&self) -> &str {
+        &self.info
     }
 
     fn initialize(&self, id: &Value, params: &Value) -> Answer {
@@ -338,12 +352,22 @@ impl Core {
             guard.end(Outcome::Rejected);
             return Answer::error(200, id, -32602, "Unknown tool");
         }
-        if !self.options.latency.is_zero() {
-            tokio::time::sleep(self.options.latency).await;
+        let drawn = self.options.chance.draw(guard.number());
+        drawn.wait(self.options.chance.progress_steps, emit).await;
+        match drawn.fate {
+            Fate::Good => {}
+            Fate::Hang => std::future::pending().await,
+            Fate::Error => {
+                return self.text(id, context, guard, "it failed, by chance", true, 0);
+            }
+            Fate::Reject => {
+                guard.end(Outcome::Rejected);
+                return Answer::error(200, id, -32603, "Rejected, by chance");
+            }
         }
         match tools::run(name, arguments, emit).await {
-            Effect::Text(text) => self.text(id, context, guard, &text, false),
-            Effect::ToolError(text) => self.text(id, context, guard, &text, true),
+            Effect::Text(text) => self.text(id, context, guard, &text, false, drawn.bytes),
+            Effect::ToolError(text) => self.text(id, context, guard, &text, true, 0),
             Effect::Rejected(code, message) => {
                 guard.end(Outcome::Rejected);
                 Answer::error(200, id, code, &message)
@@ -363,7 +387,7 @@ impl Core {
             }
             Effect::Fault(fault) => Answer {
                 fault: Some(fault),
-                ..self.text(id, context, guard, "misbehaved", false)
+                ..self.text(id, context, guard, "misbehaved", false, 0)
             },
             Effect::Ask(question) => self.ask(id, params, context, guard, emit, question).await,
         }
@@ -376,6 +400,7 @@ impl Core {
         guard: Guard,
         text: &str,
         is_error: bool,
+        padding: u64,
     ) -> Answer {
         guard.end(if is_error {
             Outcome::Failed
@@ -383,6 +408,11 @@ impl Core {
             Outcome::Done
         });
         let mut result = json!({"content": [{"type": "text", "text": text}]});
+        if padding > 0
+            && let Some(content) = result["content"].as_array_mut()
+        {
+            content.push(json!({"type": "text", "text": "x".repeat(padding as usize)}));
+        }
         if is_error {
             result["isError"] = json!(true);
         }
@@ -403,7 +433,9 @@ impl Core {
             {"type": "object", "properties": {"answer": {"type": "string"}}}});
         if context.modern {
             return match params.pointer("/inputResponses/answer") {
-                Some(answer) => self.text(id, context, guard, &format!("answered {answer}"), false),
+                Some(answer) => {
+                    self.text(id, context, guard, &format!("answered {answer}"), false, 0)
+                }
                 None => {
                     guard.end(Outcome::Rejected);
                     let ask = json!({"method": "elicitation/create", "params": form});
@@ -427,9 +459,9 @@ impl Core {
                     .or(reply.get("error"))
                     .cloned()
                     .unwrap_or_default();
-                self.text(id, context, guard, &format!("answered {reply}"), false)
+                self.text(id, context, guard, &format!("answered {reply}"), false, 0)
             }
-            Err(_) => self.text(id, context, guard, "nobody answered", true),
+            Err(_) => self.text(id, context, guard, "nobody answered", true, 0),
         }
     }
 

@@ -4,6 +4,7 @@ use super::{
     Eras, Reply,
     core::{Answer, Context, Core, Emit},
     era::{context, session, text},
+    fast,
     fault::{self, Delivery},
     parse::parse,
     session::Session,
@@ -13,11 +14,18 @@ use super::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde_json::Value;
-use std::{convert::Infallible, future::Future, net::TcpListener, sync::Arc};
-use tokio::sync::{mpsc, oneshot};
+use std::{convert::Infallible, future::Future, net::TcpListener, sync::Arc, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+};
 
 /// Largest request body, bytes.
 const BODY_MAX: usize = 64 << 20;
@@ -48,24 +56,38 @@ pub(super) async fn serve(core: Arc<Core>, listener: TcpListener, mut stop: ones
             continue;
         }
         let _ = stream.set_nodelay(true);
-        let (core, raw) = (core.clone(), RawSlot::default());
-        tokio::spawn(async move {
-            let tap = Tap {
-                stream,
-                raw: raw.clone(),
-                written: 0,
-            };
-            let service = service_fn(|request: http::Request<Incoming>| {
-                let (core, raw) = (core.clone(), raw.clone());
-                async move { Ok::<_, Infallible>(respond(core, raw, request).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .max_buf_size(1 << 20)
-                .serve_connection(TokioIo::new(tap), service);
-            let _ = connection.await;
-        });
+        tokio::spawn(connection(core.clone(), stream));
     }
+}
+
+async fn connection(core: Arc<Core>, stream: TcpStream) {
+    let raw = RawSlot::default();
+    let tap = Tap {
+        stream,
+        raw: raw.clone(),
+        written: 0,
+    };
+    let http2 = core.options.http2;
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let (core, raw) = (core.clone(), raw.clone());
+        async move { Ok::<_, Infallible>(respond(core, raw, request).await) }
+    });
+    if http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(16 << 20)
+            .serve_connection(TokioIo::new(tap), service);
+        let _ = connection.await;
+        return;
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // A timer a request, on a server whose clients are tests and load.
+        .header_read_timeout(None)
+        .max_buf_size(1 << 20)
+        .serve_connection(TokioIo::new(tap), service);
+    let _ = connection.await;
 }
 
 async fn respond(core: Arc<Core>, raw: RawSlot, request: http::Request<Incoming>) -> Replied {
@@ -84,20 +106,62 @@ async fn respond(core: Arc<Core>, raw: RawSlot, request: http::Request<Incoming>
     if head.uri.path() == "/record/calls" && head.method == Method::GET {
         return reply(200, "application/jsonl", core.recorder.lines());
     }
-    let Ok(body) = Limited::new(body, BODY_MAX).collect().await else {
+    if head.uri.path() == "/record/summary" && head.method == Method::GET {
+        let summary = core.recorder.summary().to_string();
+        return reply(200, "application/json", summary);
+    }
+    let arrived = Instant::now();
+    let Some(body) = whole(body).await else {
         return reply(413, "", "");
     };
-    let body = body.to_bytes();
-    let headers = list(&head.headers);
+    if head.method == Method::POST
+        && let Some(response) = fast::answer(&core, &head.headers, &body)
+    {
+        core.recorder.took(arrived.elapsed());
+        return response;
+    }
+    // Copies that only a full record needs.
+    let headers = match core.recorder.keeps_requests() {
+        true => list(&head.headers),
+        false => Vec::new(),
+    };
     let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
     core.recorder
         .request(head.method.as_str(), path, &headers, &body);
     match head.method {
-        Method::POST => post(core, raw, head, headers, body).await,
+        Method::POST => {
+            let response = post(core.clone(), raw, head, headers, body).await;
+            // Of a stream the task behind it notes the time.
+            if matches!(response.body(), ReplyBody::Full(_)) {
+                core.recorder.took(arrived.elapsed());
+            }
+            response
+        }
         Method::GET => get(&core, &head),
         Method::DELETE => delete(&core, &head),
         _ => not_allowed(&core),
     }
+}
+
+/// A whole body; mostly it is one frame, which is not copied.
+async fn whole(mut body: Incoming) -> Option<Bytes> {
+    if body
+        .size_hint()
+        .exact()
+        .is_none_or(|n| n <= BODY_MAX as u64)
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        let first = frame.into_data().unwrap_or_default();
+        if body.is_end_stream() {
+            return Some(first);
+        }
+        let rest = Limited::new(body, BODY_MAX).collect().await.ok()?;
+        let mut all = first.to_vec();
+        all.extend_from_slice(&rest.to_bytes());
+        return Some(all.into());
+    }
+    let rest = Limited::new(body, BODY_MAX).collect().await.ok()?;
+    Some(rest.to_bytes())
 }
 
 fn list(headers: &HeaderMap) -> Vec<(String, String)> {
@@ -236,11 +300,14 @@ async fn request(core: Arc<Core>, raw: RawSlot, context: Context, message: Value
         || core.encoding(&method) != super::Encoding::Identity
         || method == "initialize"
         || (method == "tools/call" && tools::sets_status(tool));
+    let steps = core.options.chance.progress_steps > 0 && token.is_some() && method == "tools/call";
     let streamed = match core.options.reply {
         Reply::Json => method == "subscriptions/listen",
         Reply::Sse => true,
         Reply::Auto => {
-            method == "subscriptions/listen" || (method == "tools/call" && tools::streams(tool))
+            method == "subscriptions/listen"
+                || steps
+                || (method == "tools/call" && tools::streams(tool))
         }
     };
     if streamed && !whole {
@@ -300,6 +367,7 @@ async fn detached<T: Send + 'static>(
 }
 
 fn stream(core: Arc<Core>, context: Context, message: Value, token: Option<Value>) -> Replied {
+    let arrived = Instant::now();
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
     let long = message.get("method").and_then(Value::as_str) == Some("subscriptions/listen");
     let first = (long || core.options.event_ids).then(|| opening(&core));
@@ -316,6 +384,7 @@ fn stream(core: Arc<Core>, context: Context, message: Value, token: Option<Value
         if let Some(body) = answer.body {
             let _ = sender.send(body).await;
         }
+        core.recorder.took(arrived.elapsed());
     });
     session.track(&id, task.abort_handle());
     events(ReplyBody::Events {

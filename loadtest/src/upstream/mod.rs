@@ -8,12 +8,15 @@
 //! ```text
 //! http.rs, stdio.rs ──► parse.rs ──► era.rs, session.rs ──► core.rs ──► tools.rs    bytes → message → answer → effect
 //!       │                                                       └─────► record.rs   what was executed
+//!       ├──► fast.rs                                                                the plain call, cheaply
 //!       └──► fault.rs                                                               broken replies
 //! ```
 
+mod chance;
 pub mod cli;
 mod core;
 mod era;
+mod fast;
 mod fault;
 mod http;
 mod options;
@@ -25,6 +28,7 @@ mod tools;
 mod wire;
 
 pub use self::{
+    chance::{Chance, Delay},
     fault::Fault,
     options::{Encoding, Eras, Options, Parser, Reply},
     record::{Call, Outcome, Recorder, Request},

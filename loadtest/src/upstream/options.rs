@@ -1,10 +1,9 @@
 //! How a server is to behave.
 
-use super::Fault;
+use super::{Chance, Fault};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    time::Duration,
 };
 
 /// How a server is to behave.
@@ -24,8 +23,10 @@ pub struct Options {
     pub encoding: Encoding,
     /// Most tools on a page of `tools/list`; 0 = all on one.
     pub page_size: usize,
-    /// Waited before every `tools/call` is answered.
-    pub latency: Duration,
+    /// What every `tools/call` leaves to chance: its latency, its failures.
+    pub chance: Chance,
+    /// HTTP/2 with prior knowledge instead of HTTP/1.1 (faults that are broken HTTP/1.1 do not work then).
+    pub http2: bool,
     /// Names of the tools to have; empty = all.
     pub tools: Vec<String>,
     /// How bodies are read.
@@ -36,6 +37,8 @@ pub struct Options {
     pub event_ids: bool,
     /// Keep the record (off for load runs; the totals are kept all the same).
     pub record: bool,
+    /// Keep requests, headers and arguments in the record; without them it holds each call's tool, id, mark and outcome.
+    pub record_details: bool,
     /// Append every finished call to this file, one JSON object a line.
     pub record_file: Option<PathBuf>,
     /// Misbehaviour from the start: JSON-RPC method (`*` = any) and what happens.
@@ -54,12 +57,14 @@ impl Default for Options {
             reply: Reply::Auto,
             encoding: Encoding::Identity,
             page_size: 0,
-            latency: Duration::ZERO,
+            chance: Chance::default(),
+            http2: false,
             tools: Vec::new(),
             parser: Parser::JavaScript,
             check_headers: true,
             event_ids: false,
             record: true,
+            record_details: true,
             record_file: None,
             faults: Vec::new(),
             reset_on_accept: false,

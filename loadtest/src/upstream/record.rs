@@ -1,17 +1,20 @@
 //! The exact record of what a server was made to do.
 
+use super::Options;
+use crate::histogram::{Histogram, recorder};
+use hdrhistogram::Histogram as Hdr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     collections::VecDeque,
     fs::File,
     io::Write as _,
-    path::Path,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Most calls kept; further ones are counted in `dropped`.
@@ -90,6 +93,9 @@ pub struct Recorder(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     enabled: bool,
+    details: bool,
+    has_file: bool,
+    latency: Mutex<Option<Hdr<u64>>>,
     total: AtomicU64,
     executed: AtomicU64,
     dropped: AtomicU64,
@@ -99,15 +105,35 @@ struct Inner {
 }
 
 impl Recorder {
-    pub(super) fn new(enabled: bool, file: Option<&Path>) -> std::io::Result<Self> {
-        let file = file
-            .map(|path| File::options().create(true).append(true).open(path))
-            .transpose()?;
+    pub(super) fn new(options: &Options) -> std::io::Result<Self> {
+        let open = |path: &PathBuf| File::options().create(true).append(true).open(path);
+        let file = options.record_file.as_ref().map(open).transpose()?;
         Ok(Self(Arc::new(Inner {
-            enabled,
+            enabled: options.record,
+            details: options.record_details,
+            has_file: file.is_some(),
             file: Mutex::new(file),
             ..Inner::default()
         })))
+    }
+
+    /// Notes how long a call took, from its head to its reply.
+    pub(super) fn took(&self, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        lock(&self.0.latency)
+            .get_or_insert_with(recorder)
+            .saturating_record(ns);
+    }
+
+    /// How long calls took on this side, from their head to their reply.
+    pub fn latency(&self) -> Histogram {
+        let latency = lock(&self.0.latency);
+        latency.as_ref().map(Histogram::from).unwrap_or_default()
+    }
+
+    /// Forgets how long calls took.
+    pub fn clear_latency(&self) {
+        *lock(&self.0.latency) = None;
     }
 
     /// Every call that arrived, refused ones too, in order.
@@ -167,6 +193,63 @@ impl Recorder {
         lines
     }
 
+    /// Whether requests are kept.
+    pub(super) fn keeps_requests(&self) -> bool {
+        self.0.enabled && self.0.details
+    }
+
+    /// What `GET /record/summary` answers: `{total, executed, dropped, latency}`.
+    pub fn summary(&self) -> Value {
+        serde_json::json!({
+            "total": self.total(),
+            "executed": self.0.executed.load(Relaxed),
+            "dropped": self.0.dropped.load(Relaxed),
+            "latency": self.latency(),
+        })
+    }
+
+    /// A call that was executed at once, as `begin` and its guard would note it.
+    pub(super) fn done(
+        &self,
+        tool: &str,
+        id: &[u8],
+        arguments: &[u8],
+        era: &str,
+        session: Option<&str>,
+    ) {
+        self.0.executed.fetch_add(1, Relaxed);
+        if !self.0.enabled {
+            self.0.total.fetch_add(1, Relaxed);
+            return;
+        }
+        let arguments = proto::scan::Value::new(arguments);
+        let call_id = arguments.get("call_id").and_then(|v| v.as_str());
+        let mut call = Call {
+            seq: 0,
+            at_ms: crate::drive::unix_ms(),
+            tool: tool.into(),
+            arguments: Value::Null,
+            id: serde_json::from_slice(id).unwrap_or(Value::Null),
+            call_id: call_id.map(|c| c.into_owned()),
+            era: era.into(),
+            session: session.map(str::to_owned),
+            headers: Vec::new(),
+            outcome: Outcome::Done,
+        };
+        let mut calls = lock(&self.0.calls);
+        call.seq = self.0.total.fetch_add(1, Relaxed);
+        if calls.len() < CALLS_MAX {
+            calls.push(call);
+        } else {
+            self.0.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether calls can be noted by [`Self::done`] without a loss.
+    pub(super) fn is_light(&self) -> bool {
+        !self.keeps_requests() && !self.0.has_file
+    }
+
     pub(super) fn request(
         &self,
         verb: &str,
@@ -174,7 +257,7 @@ impl Recorder {
         headers: &[(String, String)],
         body: &[u8],
     ) {
-        if !self.0.enabled {
+        if !self.keeps_requests() {
             return;
         }
         let kept = body.get(..BODY_MAX).unwrap_or(body);
@@ -210,7 +293,11 @@ impl Recorder {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_millis() as u64),
             tool: call.tool.into(),
-            arguments: call.arguments.clone(),
+            arguments: if self.0.details {
+                call.arguments.clone()
+            } else {
+                Value::Null
+            },
             id: call.id.clone(),
             call_id: call
                 .arguments
@@ -219,7 +306,10 @@ impl Recorder {
                 .map(str::to_owned),
             era: call.era.into(),
             session: call.session.map(str::to_owned),
-            headers: call.headers.iter().map(|(name, _)| name.clone()).collect(),
+            headers: match self.0.details {
+                true => call.headers.iter().map(|(name, _)| name.clone()).collect(),
+                false => Vec::new(),
+            },
             outcome: Outcome::Running,
         };
         guard.call = Some(call.clone());
@@ -275,6 +365,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// Which call this is, counted from 0.
+    pub(super) fn number(&self) -> u64 {
+        self.seq
+    }
+
     pub(super) fn end(mut self, outcome: Outcome) {
         self.ended = true;
         let call = self.call.take();

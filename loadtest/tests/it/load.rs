@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Runs the program and returns what it wrote to `--out -`.
-fn run(arguments: &[&str]) -> (Output, Option<Document>) {
+pub fn run(arguments: &[&str]) -> (Output, Option<Document>) {
     let output = Command::new(env!("CARGO_BIN_EXE_tollgate-loadtest"))
         .args(["run", "--out", "-"])
         .args(arguments)
@@ -22,7 +22,7 @@ fn run(arguments: &[&str]) -> (Output, Option<Document>) {
     (output, document)
 }
 
-fn measured(server: &Running, arguments: &[&str]) -> Round {
+pub fn measured(server: &Running, arguments: &[&str]) -> Round {
     let url = server.url();
     let (output, document) = run(&[&[url.as_str(), "--warm-up", "0s"], arguments].concat());
     let said = String::from_utf8_lossy(&output.stderr);
@@ -30,7 +30,7 @@ fn measured(server: &Running, arguments: &[&str]) -> Round {
     document.rounds.into_iter().next().unwrap()
 }
 
-fn count(round: &Round, class: Class) -> u64 {
+pub fn count(round: &Round, class: Class) -> u64 {
     let of_class = round.classes.iter().filter(|c| c.class == class);
     of_class.map(|c| c.count).sum()
 }

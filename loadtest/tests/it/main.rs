@@ -4,6 +4,8 @@
 
 mod client;
 mod faults;
+mod judged;
+mod limits;
 mod load;
 mod report;
 mod stdio;
