@@ -304,8 +304,12 @@ impl Guest {
             .await?;
         refused(self, grant, status)?;
         if status != 200 || reply.get("result").is_none() {
+            let advice = match status {
+                502..=504 => "is the server behind this gateway running?",
+                _ => "is the path right?",
+            };
             return Err(format!(
-                "{} answered neither server/discover nor initialize as MCP does (HTTP {status}: {reply}): is the path right?",
+                "{} answered neither server/discover nor initialize as MCP does (HTTP {status}: {reply}): {advice}",
                 self.url()
             ));
         }

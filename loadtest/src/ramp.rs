@@ -67,6 +67,14 @@ pub fn search(
             ..shape.clone()
         };
         let round = driver.round(&shape, progress)?;
+        if driver.interrupted() {
+            // A part of a step shows what was measured, and decides nothing.
+            let why = "interrupted".into();
+            let met = false;
+            steps.push(RampStep { rate, met, why });
+            rounds.push(round);
+            break;
+        }
         let (met, why) = judge(slo, &round);
         let bottleneck = !met && round.client.bottleneck;
         if bottleneck {
@@ -100,7 +108,9 @@ pub fn search(
             (None, Some(step)) => {
                 format!("No rate met {}: at {}/s {}.", slo.text, step.rate, step.why)
             }
-            (None, None) => "Interrupted before the first step was over.".into(),
+            (None, None) => {
+                "Interrupted before the first step was over: no rate was judged.".into()
+            }
         }
     });
     let ramp = Ramp {

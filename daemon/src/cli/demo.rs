@@ -229,7 +229,6 @@ fn configuration(port: u16, upstream: &str, dir: &Path, tokens: &[String]) -> St
         "bounds": {"drain_delay": "0s", "drain_timeout": "2s"},
         "audit": {"sink": {"file": {"path": dir.join("audit.jsonl")}}},
         "admin": {"socket": dir.join("admin.sock")},
-        "cluster": {"data_dir": dir.join("state")},
         "cluster": {"data_dir": dir.join("node")},
         "log": {"level": "warn"},
     })

@@ -33,6 +33,12 @@ const BODY_MAX: usize = 64 << 20;
 const EVENTS_MAX: usize = 16;
 
 type Head = http::request::Parts;
+
+/// What is noted of a request besides its message.
+struct Came {
+    arrived: Instant,
+    headers: Vec<(String, String)>,
+}
 type Replied = Response<ReplyBody>;
 
 /// Serves until `stop` resolves.
@@ -130,12 +136,8 @@ async fn respond(core: Arc<Core>, raw: RawSlot, request: http::Request<Incoming>
         .request(head.method.as_str(), path, &headers, &body);
     match head.method {
         Method::POST => {
-            let response = post(core.clone(), raw, head, headers, body).await;
-            // Of a stream the task behind it notes the time.
-            if matches!(response.body(), ReplyBody::Full(_)) {
-                core.recorder.took(arrived.elapsed());
-            }
-            response
+            let came = Came { arrived, headers };
+            post(core, raw, head, came, body).await
         }
         Method::GET => get(&core, &head),
         Method::DELETE => delete(&core, &head),
@@ -234,13 +236,7 @@ fn send(answer: Answer) -> Replied {
     response
 }
 
-async fn post(
-    core: Arc<Core>,
-    raw: RawSlot,
-    head: Head,
-    headers: Vec<(String, String)>,
-    body: Bytes,
-) -> Replied {
+async fn post(core: Arc<Core>, raw: RawSlot, head: Head, came: Came, body: Bytes) -> Replied {
     let Some(message) = parse(core.options.parser, &body) else {
         return send(Answer::error(400, &Value::Null, -32700, "Parse error"));
     };
@@ -250,7 +246,7 @@ async fn post(
         let sentence = "Not Acceptable: application/json and text/event-stream must be accepted";
         return send(Answer::error(406, &Value::Null, -32000, sentence));
     }
-    let context = match context(&core, &head.headers, headers, &message) {
+    let context = match context(&core, &head.headers, came.headers, &message) {
         Ok(context) => context,
         Err(answer) => return send(answer),
     };
@@ -260,7 +256,7 @@ async fn post(
             core.take(&message, &context.session);
             reply(202, "", "")
         }
-        message => request(core, raw, context, message).await,
+        message => request(core, raw, context, message, came.arrived).await,
     }
 }
 
@@ -285,7 +281,13 @@ async fn batch(core: Arc<Core>, context: Context, messages: Vec<Value>) -> Repli
     }
 }
 
-async fn request(core: Arc<Core>, raw: RawSlot, context: Context, message: Value) -> Replied {
+async fn request(
+    core: Arc<Core>,
+    raw: RawSlot,
+    context: Context,
+    message: Value,
+    arrived: Instant,
+) -> Replied {
     let method = message
         .get("method")
         .and_then(Value::as_str)
@@ -311,7 +313,7 @@ async fn request(core: Arc<Core>, raw: RawSlot, context: Context, message: Value
         }
     };
     if streamed && !whole {
-        return stream(core, context, message, token);
+        return stream(core, context, message, token, arrived);
     }
     let modern = context.modern;
     let id = message.get("id").cloned().unwrap_or_default();
@@ -330,7 +332,11 @@ async fn request(core: Arc<Core>, raw: RawSlot, context: Context, message: Value
     if let Some(fault) = answer.fault {
         return broken(fault, &core, raw, &answer).await;
     }
-    finish(&core, &method, answer)
+    let response = finish(&core, &method, answer);
+    if method == "tools/call" {
+        core.recorder.took(arrived.elapsed());
+    }
+    response
 }
 
 /// A whole reply, as JSON or as one event, perhaps compressed.
@@ -366,10 +372,19 @@ async fn detached<T: Send + 'static>(
     task.await.ok()
 }
 
-fn stream(core: Arc<Core>, context: Context, message: Value, token: Option<Value>) -> Replied {
-    let arrived = Instant::now();
+fn stream(
+    core: Arc<Core>,
+    context: Context,
+    message: Value,
+    token: Option<Value>,
+    arrived: Instant,
+) -> Replied {
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-    let long = message.get("method").and_then(Value::as_str) == Some("subscriptions/listen");
+    let method = message.get("method").and_then(Value::as_str);
+    let (long, call) = (
+        method == Some("subscriptions/listen"),
+        method == Some("tools/call"),
+    );
     let first = (long || core.options.event_ids).then(|| opening(&core));
     let ids = core.options.event_ids.then_some(0);
     let modern = context.modern;
@@ -384,7 +399,9 @@ fn stream(core: Arc<Core>, context: Context, message: Value, token: Option<Value
         if let Some(body) = answer.body {
             let _ = sender.send(body).await;
         }
-        core.recorder.took(arrived.elapsed());
+        if call {
+            core.recorder.took(arrived.elapsed());
+        }
     });
     session.track(&id, task.abort_handle());
     events(ReplyBody::Events {

@@ -117,7 +117,7 @@ impl Recorder {
         })))
     }
 
-    /// Notes how long a call took, from its head to its reply.
+    /// Notes how long a call took, from its head to its reply being handed over to be written.
     pub(super) fn took(&self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         lock(&self.0.latency)
@@ -125,15 +125,10 @@ impl Recorder {
             .saturating_record(ns);
     }
 
-    /// How long calls took on this side, from their head to their reply.
+    /// How long calls took by this side's clock, from their head to their reply being handed over to be written.
     pub fn latency(&self) -> Histogram {
         let latency = lock(&self.0.latency);
         latency.as_ref().map(Histogram::from).unwrap_or_default()
-    }
-
-    /// Forgets how long calls took.
-    pub fn clear_latency(&self) {
-        *lock(&self.0.latency) = None;
     }
 
     /// Every call that arrived, refused ones too, in order.
@@ -169,6 +164,7 @@ impl Recorder {
     pub fn clear(&self) {
         lock(&self.0.calls).clear();
         lock(&self.0.requests).clear();
+        *lock(&self.0.latency) = None;
     }
 
     /// The record as `GET /record` answers it: `{calls, requests, total, executed, dropped}`.
