@@ -4,11 +4,28 @@ Every call is a `tools/call` of protocol version 2026-07-28 with the id 1, so th
 """
 
 import hashlib
+import http.client
 import json
+import ssl
+
+from .process import Failed
 
 SERVER, TOOL, PATH = "images", "img2img", "/mcp/images"
 TOKEN = "tg_" + "b" * 43
-TOKEN_SHA256 = "sha256:" + hashlib.sha256(TOKEN.encode()).hexdigest()
+
+
+def tokens(count):
+    """Names and tokens of grants; the first is the one that calls."""
+    for at in range(count):
+        yield (f"bench-{at}", "tg_" + hashlib.sha256(f"grant {at}".encode()).hexdigest()[:43]) if at else ("bench", TOKEN)
+
+
+def grants(count):
+    """Names and token digests, as a configuration has them."""
+    for name, token in tokens(count):
+        yield name, "sha256:" + hashlib.sha256(token.encode()).hexdigest()
+
+
 VERSION = "2026-07-28"
 HEADERS = {
     "Authorization": f"Bearer {TOKEN}",
@@ -22,18 +39,38 @@ SMALL_BYTES, LARGE_BYTES = 500, 65_536
 EVENTS = 10
 
 
+def ask(url, body, headers=None):
+    """Sends one call by itself; the reply's status and body."""
+    scheme, rest = url.split("://")
+    authority, path = rest.split("/", 1)
+    if scheme == "https":
+        trust = ssl.create_default_context()
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(authority, timeout=10, context=trust)
+    else:
+        connection = http.client.HTTPConnection(authority, timeout=10)
+    try:
+        connection.request("POST", "/" + path, body, {**HEADERS, **(headers or {})})
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Failed(f"{url}: {error}") from error
+    finally:
+        connection.close()
+
+
 def _compact(value):
     return json.dumps(value, separators=(",", ":"))
 
 
-def call(size):
+def call(size, width=768):
     """A call of exactly `size` bytes: what is left over goes into the argument `image`, as base64 would."""
     def body(image):
         return _compact({
             "jsonrpc": "2.0", "id": 1, "method": "tools/call",
             "params": {
                 "name": TOOL,
-                "arguments": {"prompt": "a lighthouse in fog", "width": 768, "height": 512, "image": image},
+                "arguments": {"prompt": "a lighthouse in fog", "width": width, "height": 512, "image": image},
                 "_meta": {
                     "io.modelcontextprotocol/protocolVersion": VERSION,
                     "io.modelcontextprotocol/clientCapabilities": {},
@@ -74,6 +111,7 @@ def events():
 
 # Native policy of the calls above: five tools, conditions on three arguments, two limits that are never reached.
 LIMIT_MAX = 10**12
+SIDE_MAX, TOO_LARGE = 2048, "At most 2048 by 2048"
 POLICY = {
     "version": "1",
     "default": "deny",
@@ -84,9 +122,9 @@ POLICY = {
             "deny_if": [{"conditions": [{"path": "args.prompt", "op": "regex", "value": "(?i)password|api[_-]?key"}],
                          "on_deny": "Prompts hold no credentials"}],
             "require": [{"conditions": [{"path": "args.prompt", "op": "exists", "value": True},
-                                        {"path": "args.width", "op": "lte", "value": 2048},
-                                        {"path": "args.height", "op": "lte", "value": 2048}],
-                         "on_deny": "At most 2048 by 2048"}],
+                                        {"path": "args.width", "op": "lte", "value": SIDE_MAX},
+                                        {"path": "args.height", "op": "lte", "value": SIDE_MAX}],
+                         "on_deny": TOO_LARGE}],
             "limits": [{"counter": "images", "window": "minute", "max": LIMIT_MAX, "scope": "grant"}],
         },
         "generate_image": {}, "inpaint": {}, "list_images": {},
@@ -110,3 +148,13 @@ def policy(rules=True, limits=True):
     if not rules:
         document = {**document, "default": "allow", "hide": []}
     return document
+
+
+# The exactness test: a limit that a second of calls reaches, in windows that a person waits for.
+EXACT_MAX, EXACT_SECONDS = 200, 4
+EXACT_WINDOW = f"{EXACT_SECONDS}s"
+EXACT = {
+    "version": "1", "default": "deny",
+    "tools": {TOOL: {"limits": [{"counter": "exact", "window": EXACT_WINDOW, "max": EXACT_MAX, "scope": "grant"}]}},
+}
+ARGUMENTS = {"prompt": "a lighthouse in fog", "image_url": "https://images.example/a.png", "width": 768, "height": 512}

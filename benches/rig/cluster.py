@@ -11,10 +11,11 @@ FORM_SECONDS_MAX = 30
 
 
 class Voters:
-    """Three voters that serve nobody by themselves: they keep the ledger and let other nodes in."""
+    """Three voters: they keep the ledger, let other nodes in, and answer calls as every node does."""
 
-    def __init__(self, rig, on, upstream_port, binary):
-        self.rig, self.binary, self.servers = rig, binary, []
+    def __init__(self, rig, on, upstream_port, binary, documents=None, routes=None, grants=1):
+        self.rig, self.binary, self.targets = rig, binary, []
+        documents = documents or policies()
         peers = [rig.port() for _ in range(3)]
         self.peers = [f"127.0.0.1:{port}" for port in peers]
         upstream = f"http://127.0.0.1:{upstream_port}"
@@ -24,11 +25,12 @@ class Voters:
             if at:
                 cluster["join"] = {"peers": [self.peers[0]], "token": {"file": str(self.token("voter", name))}}
             path = configs.tollgate_config(rig, name, upstream, [{"address": f"127.0.0.1:{http}"}],
-                                           policies(), True, cluster=cluster)
+                                           documents, True, routes, cluster, grants)
             if not at:
                 self.first = path
                 self._do(["cluster", "init", "-c", path])
-            self.servers.append(rig.start(name, [binary, "serve", "--config", path], on, (http,)))
+            server = rig.start(name, [binary, "serve", "--config", path], on, (http,))
+            self.targets.append(configs.Target(name, [server], http))
             _wait(name, (path.parent / "a.sock").exists)
         _wait("three voters", self._three)
 

@@ -29,6 +29,7 @@ def certificate(rig):
 
 
 def _nginx(rig, name, on, http, ports, modules=""):
+    """One worker that logs nothing."""
     folder = rig.dir / name
     folder.mkdir()
     config = folder / "nginx.conf"
@@ -98,6 +99,8 @@ class Upstream:
 
 
 ROUTES = {"images": "/mcp", "large": "/large", "stream": "/stream"}
+# The route on which nginx and haproxy limit as they can.
+LIMITED = "limited"
 
 
 class Target:
@@ -131,8 +134,11 @@ def nginx(rig, on, upstream_port, certs, routes=None):
             proxy_buffer_size 64k;
             proxy_busy_buffers_size 128k;
             proxy_buffering {"off" if name == "stream" else "on"};
+            {"limit_req zone=exact burst=" + str(calls.EXACT_MAX - 1) + " nodelay; limit_req_status 429;" if name == LIMITED else ""}
         }}""" for name, path in routes.items())
     server = _nginx(rig, "nginx", on, f"""
+    # A bucket that holds a window's calls and is refilled evenly: nginx has no windows.
+    limit_req_zone $http_authorization zone=exact:1m rate={calls.EXACT_MAX // calls.EXACT_SECONDS}r/s;
     upstream upstream {{
         server 127.0.0.1:{upstream_port};
         keepalive 256;
@@ -155,6 +161,7 @@ def haproxy(rig, on, upstream_port, certs, routes=None):
     plain, tls = rig.port(), rig.port()
     rules = "\n".join(
         f"    http-request set-path {path} if {{ path /mcp/{name} }}" for name, path in (routes or ROUTES).items())
+    limited = f"{{ path /mcp/{LIMITED} }}"
     config = rig.dir / "haproxy.cfg"
     config.write_text(f"""
 global
@@ -169,19 +176,28 @@ defaults
 frontend calls
     bind 127.0.0.1:{plain} backlog 4096
     bind 127.0.0.1:{tls} ssl crt {certs[2]} alpn http/1.1 backlog 4096
+    # A rate over a sliding period, of what was let through: haproxy has no windows.
+    http-request track-sc0 req.hdr(Authorization) table exact if {limited}
+    http-request deny deny_status 429 if {limited} {{ sc_gpc0_rate(0) ge {calls.EXACT_MAX} }}
+    http-request sc-inc-gpc0(0) if {limited}
 {rules}
     http-request del-header Authorization
     default_backend upstream
 backend upstream
     http-reuse always
     server upstream 127.0.0.1:{upstream_port} pool-max-conn 256
+backend exact
+    stick-table type string len 128 size 10k expire 1m store gpc0,gpc0_rate({calls.EXACT_WINDOW})
 """)
     server = rig.start("haproxy", [find("haproxy"), "-db", "-f", config], on, (plain, tls))
     return Target("haproxy", [server], plain, tls)
 
 
-def tollgate_config(rig, name, upstream_url, listeners, policies, audit, routes=None, cluster=None):
-    """A configuration file of a gateway with one grant; `policies` maps a server's name to a policy document."""
+def tollgate_config(rig, name, upstream_url, listeners, policies, audit, routes=None, cluster=None, grants=1):
+    """A configuration file of a gateway; `policies` maps a server's name to a policy document.
+
+    The first grant is the one that calls; the others only make the table longer.
+    """
     folder = rig.dir / name
     folder.mkdir()
     servers = {server: {"url": upstream_url + path} for server, path in (routes or ROUTES).items()}
@@ -189,10 +205,10 @@ def tollgate_config(rig, name, upstream_url, listeners, policies, audit, routes=
         "listeners": listeners,
         "servers": servers,
         "policies": {server: {"inline": policy} for server, policy in policies.items()},
-        "grants": [{"id": "bench", "token_sha256": calls.TOKEN_SHA256,
-                    "servers": {server: server for server in servers}}],
-        "audit": {"sink": {"file": {"path": str(folder / "audit.jsonl"), "keep": 1}} if audit
-                  else {"file": {"path": "/dev/null", "min_free": "0B"}}},
+        "grants": [{"id": grant, "token_sha256": digest, "servers": {server: server for server in servers}}
+                   for grant, digest in calls.grants(grants)],
+        # The audit trail cannot be turned off: without `audit` its lines go to a standard output that is thrown away.
+        "audit": {"sink": {"file": {"path": str(folder / "audit.jsonl"), "keep": 1}} if audit else "stdout"},
         "admin": {"socket": str(folder / "a.sock")},
         "cluster": {"data_dir": str(folder / "data"), "name": name, **(cluster or {})},
         "runtimes": 1,
@@ -205,14 +221,14 @@ def tollgate_config(rig, name, upstream_url, listeners, policies, audit, routes=
     return path
 
 
-def tollgate(rig, on, upstream_port, certs, binary, name="tollgate", policy=None, audit=True, routes=None):
-    """The whole gateway: grant, policy with conditions, limits, audit to a file, metrics; one runtime."""
+def tollgate(rig, on, upstream_port, certs, binary, name="tollgate", policies=None, audit=True, routes=None, grants=1):
+    """One gateway with one runtime; unless told otherwise all of it: policy with conditions, limits, audit to a file, metrics."""
     plain, tls = rig.port(), rig.port()
-    listeners = [{"address": f"127.0.0.1:{plain}"},
-                 {"address": f"127.0.0.1:{tls}", "tls": {"cert": str(certs[0]), "key": str(certs[1])}}]
+    listeners = [{"address": f"127.0.0.1:{plain}"}]
+    if certs:
+        listeners.append({"address": f"127.0.0.1:{tls}", "tls": {"cert": str(certs[0]), "key": str(certs[1])}})
     routes = routes or ROUTES
-    document = calls.POLICY if policy is None else policy
-    path = tollgate_config(rig, name, f"http://127.0.0.1:{upstream_port}", listeners,
-                           {server: document for server in routes}, audit, routes)
-    server = rig.start(name, [binary, "serve", "--config", path], on, (plain, tls))
+    policies = policies or {server: calls.POLICY for server in routes}
+    path = tollgate_config(rig, name, f"http://127.0.0.1:{upstream_port}", listeners, policies, audit, routes, grants=grants)
+    server = rig.start(name, [binary, "serve", "--config", path], on, (plain, tls) if certs else (plain,), quiet=not audit)
     return Target(name, [server], plain, tls)

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 START_SECONDS_MAX = 20
 STOP_SECONDS_MAX = 5
+# linux/posix-timers.h
+CPUCLOCK_SCHED = 2
 
 
 class Failed(Exception):
@@ -49,6 +52,24 @@ def _children(pid):
     return found
 
 
+@dataclass
+class Process:
+    """What one process has used so far."""
+
+    pid: int
+    command: list
+    cpu_seconds: float
+    memory_bytes: int
+
+
+def _cpu_seconds(pid):
+    """User and system time of a process, its ended threads included, in nanoseconds: /proc/<pid>/stat has 10 ms only.
+
+    The clock is the one that clock_getcpuclockid(3) names; Python has that function for threads alone.
+    """
+    return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
+
+
 class Server:
     """One started program: its process and those that it started."""
 
@@ -56,26 +77,24 @@ class Server:
         self.name, self.popen, self.log = name, popen, log
 
     def cpu_seconds(self):
-        """User and system time of all its processes and threads so far, from /proc/<pid>/stat (resolution 10 ms)."""
-        ticks = 0
-        for pid in _children(self.popen.pid):
-            try:
-                # The name in parentheses may hold blanks and parentheses; utime and stime are fields 14 and 15.
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS_A_SECOND
+        """User and system time of all its processes and threads so far."""
+        return sum(process.cpu_seconds for process in self.processes())
 
     def memory_bytes(self):
         """Resident memory of all its processes; pages that they share count once for each."""
-        pages = 0
+        return sum(process.memory_bytes for process in self.processes())
+
+    def processes(self):
+        """What it and the processes that it started have used so far."""
+        found = []
         for pid in _children(self.popen.pid):
             try:
-                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                found.append(Process(pid, [word.decode(errors="replace") for word in command], _cpu_seconds(pid), pages * PAGE_BYTES))
             except OSError:
                 continue
-        return pages * PAGE_BYTES
+        return found
 
     def alive(self):
         return self.popen.poll() is None
@@ -88,10 +107,8 @@ class Server:
         return "\n".join(lines[-15:])
 
     def stop(self):
-        """Asks the process group to end, waits, and then ends it."""
+        """Asks the process group to end, waits, and then ends it: also what a leader that has ended left behind."""
         for wanted, seconds in ((signal.SIGTERM, STOP_SECONDS_MAX), (signal.SIGKILL, STOP_SECONDS_MAX)):
-            if not self.alive():
-                return
             try:
                 os.killpg(self.popen.pid, wanted)
             except ProcessLookupError:
@@ -115,9 +132,31 @@ class Rig:
         signal.signal(signal.SIGTERM, _interrupted)
         return self
 
+    @contextmanager
+    def slot(self, name):
+        """A rig in a folder of its own inside this one: what is started in it ends with the block."""
+        inner = Rig(self.keep)
+        inner.dir, inner.taken = self.dir / name, self.taken
+        inner.dir.mkdir()
+        try:
+            yield inner
+        finally:
+            inner.end()
+            if not self.keep:
+                _remove(inner.dir)
+
+    def end(self):
+        """Ends every server, the last one first; an impatient Ctrl-C leaves none of them behind."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.servers:
+                self.servers.pop().stop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     def __exit__(self, *_):
-        for server in reversed(self.servers):
-            server.stop()
+        self.end()
         if self.keep:
             say(f"kept: {self.dir}")
         else:
@@ -134,13 +173,13 @@ class Rig:
                 self.taken.add(port)
                 return port
 
-    def start(self, name, command, on, ports=(), env=None, cwd=None):
-        """Starts a program on these cores and waits until its ports take connections."""
+    def start(self, name, command, on, ports=(), env=None, cwd=None, quiet=False, seconds_max=START_SECONDS_MAX):
+        """Starts a program on these cores and waits until its ports take connections; `quiet` throws standard output away."""
         log = self.dir / f"{name}.log"
         with open(log, "ab") as out:
             popen = subprocess.Popen(
                 [str(part) for part in command],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd or self.dir,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL if quiet else out, stderr=out, cwd=cwd or self.dir,
                 env={**os.environ, **(env or {})},
                 # A group of its own: Ctrl-C reaches this script alone, which then ends what it started.
                 start_new_session=True,
@@ -148,13 +187,13 @@ class Rig:
             )
         server = Server(name, popen, log)
         self.servers.append(server)
-        until = time.monotonic() + START_SECONDS_MAX
+        until = time.monotonic() + seconds_max
         for port in ports:
             while not _accepts(port):
                 if not server.alive():
                     raise Failed(f"{name} ended while it started:\n{server.last_words()}")
                 if time.monotonic() > until:
-                    raise Failed(f"{name} does not listen on port {port} after {START_SECONDS_MAX} s:\n{server.last_words()}")
+                    raise Failed(f"{name} does not listen on port {port} after {seconds_max} s:\n{server.last_words()}")
                 time.sleep(0.02)
         return server
 

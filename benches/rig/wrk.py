@@ -1,9 +1,7 @@
 """Load by wrk: a closed loop of kept connections that send one fixed call."""
 
-import http.client
 import json
 import os
-import ssl
 import subprocess
 import time
 
@@ -63,24 +61,9 @@ class Load:
 
 def once(url, body):
     """Sends one call by itself; the reply's body, or a Failed that shows what came instead."""
-    scheme, rest = url.split("://")
-    authority, path = rest.split("/", 1)
-    if scheme == "https":
-        trust = ssl.create_default_context()
-        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(authority, timeout=10, context=trust)
-    else:
-        connection = http.client.HTTPConnection(authority, timeout=10)
-    try:
-        connection.request("POST", "/" + path, body, calls.HEADERS)
-        reply = connection.getresponse()
-        data = reply.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise Failed(f"{url}: {error}") from error
-    finally:
-        connection.close()
-    if reply.status != 200:
-        raise Failed(f"{url} answered {reply.status}: {data[:300]!r}")
+    status, data = calls.ask(url, body)
+    if status != 200:
+        raise Failed(f"{url} answered {status}: {data[:300]!r}")
     return data
 
 
