@@ -41,6 +41,8 @@ pub struct Client {
     settings: Settings,
     dice: Dice,
     voters: Vec<NodeId>,
+    /// Index of the voter whose turn it was last; hints do not count.
+    turn: usize,
     /// Who is believed to lead.
     target: Option<NodeId>,
     /// When it became the target, and when it last answered anything.
@@ -93,6 +95,7 @@ impl Client {
             dice: Dice::new(settings.seed),
             settings,
             voters: Vec::new(),
+            turn: 0,
             target: None,
             aimed_ns: 0,
             heard_ns: None,
@@ -118,6 +121,7 @@ impl Client {
         self.voters = voters;
         if !self.target.is_some_and(|t| self.voters.contains(&t)) {
             let start = self.dice.below(self.voters.len() as u64) as usize;
+            self.turn = start;
             self.aim(self.voters.get(start).copied(), now);
         }
     }
@@ -337,18 +341,26 @@ impl Client {
     /// The target does not lead, or does not answer: on to the hint, or to the next voter.
     fn give_up(&mut self, hint: Option<NodeId>, now: Now) {
         self.failures = self.failures.saturating_add(1);
-        let next = self
-            .voters
-            .iter()
-            .position(|voter| Some(*voter) == self.target)
-            .map_or(0, |at| at + 1);
-        let next = self.voters.get(next).or(self.voters.first()).copied();
+        // Whose turn it is does not depend on hints: a voter that was taken out and does not know it would lead round and
+        // round between itself and the leader that it remembers.
+        let next = hint.or_else(|| self.next_voter());
         let rounds = u32::try_from(self.voters.len()).unwrap_or(u32::MAX);
         self.resume_ns = match self.failures.checked_sub(rounds) {
             None | Some(0) => now.boot_ns,
             Some(more) => now.boot_ns.saturating_add(self.dice.pause(more, PAUSE_NS)),
         };
-        self.aim(hint.or(next), now);
+        self.aim(next, now);
+    }
+
+    /// The next voter in turn, but not the one that was given up just now, if there is another.
+    fn next_voter(&mut self) -> Option<NodeId> {
+        for _ in 0..2 {
+            self.turn = (self.turn + 1).checked_rem(self.voters.len()).unwrap_or(0);
+            if self.voters.get(self.turn).copied() != self.target {
+                break;
+            }
+        }
+        self.voters.get(self.turn).copied()
     }
 
     /// Everything pending goes to this voter from now on.

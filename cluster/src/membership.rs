@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Every change of voters is one joint change: who leaves and who takes its place change over together. The leader leaves
-//! the joint configuration by a second entry; one that is itself leaving, or left, hands leadership on first.
+//! the joint configuration by a second entry; one that is itself leaving hands leadership on first. One that inherits the
+//! second entry from the leader before it is out at once, and lays leadership down.
 
 use proto::command::NodeId;
 use raft::eraftpb::{
@@ -128,14 +129,12 @@ pub enum Step {
 /// The next step, if one can be taken.
 pub fn plan(view: &View) -> Option<Step> {
     let now = &view.configuration;
-    if !now.voters.contains(&view.me) {
-        // Not only in a joint configuration: a leader may inherit the entry that takes it out, and then it can propose
-        // nothing more while its heartbeats keep the others from an election.
+    if now.is_joint() {
+        if now.voters.contains(&view.me) {
+            return Some(Step::Settle);
+        }
         let heir = |node: &&NodeId| view.caught_up.contains(node) && view.reachable.contains(node);
         return now.voters.iter().find(heir).copied().map(Step::Transfer);
-    }
-    if now.is_joint() {
-        return Some(Step::Settle);
     }
     let stay: BTreeSet<NodeId> = now.voters.intersection(&view.wanted).copied().collect();
     let (ready, coming): (Vec<NodeId>, Vec<NodeId>) = now
@@ -411,11 +410,6 @@ mod tests {
                 "hand on",
                 view(&[2, 3], &[1, 2, 3], &[], &[2, 3], &[2]),
                 Some(Step::Transfer(NodeId(3))),
-            ),
-            (
-                "hand on, left already",
-                view(&[2, 3], &[], &[], &[2, 3], &[]),
-                Some(Step::Transfer(NodeId(2))),
             ),
             (
                 "nobody to hand on to",

@@ -107,6 +107,30 @@ fn a_hint_is_followed_at_once_and_a_wrong_hint_is_not() {
 }
 
 #[test]
+fn a_voter_that_points_at_a_dead_one_does_not_keep_the_third_from_being_asked() {
+    let voters = [A, B, C];
+    let mut client = client(&voters);
+    let mut asked = Vec::new();
+    for ms in (0..1_000).step_by(10) {
+        for action in drain(&mut client, ms) {
+            let Action::Send { to, id, .. } = action else {
+                continue;
+            };
+            asked.push(to);
+            let dead = asked[0];
+            let at_dead = voters.iter().position(|v| *v == dead).unwrap();
+            if to == voters[(at_dead + 1) % 3] {
+                // It was taken out, does not know it, and remembers this leader.
+                client.receive(to, id, not_leader(Some(dead)), at(ms));
+            } else {
+                client.lost(to, at(ms));
+            }
+        }
+    }
+    assert!(voters.iter().all(|v| asked.contains(v)), "{asked:?}");
+}
+
+#[test]
 fn while_nobody_leads_the_pauses_grow_and_stay_bounded() {
     let mut client = greeted(&[A, B, C]);
     client.ask(Request::Status, u64::MAX, at(0));

@@ -216,6 +216,12 @@ impl Replica {
         };
         let configuration = Configuration::read(&state).ok_or_else(unreadable)?;
         self.clock.retain(|node| configuration.votes(node));
+        if self.leads() && !configuration.votes(self.settings.node) {
+            // Raft lets it lead on: it could propose nothing, its heartbeats would keep the others from an election, and
+            // its own writes still on their way would be looked for among the voters'.
+            let term = self.raft.raft.term;
+            self.raft.raft.become_follower(term, raft::INVALID_ID);
+        }
         self.machine.apply_configuration(index, configuration);
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     codec,
     machine::{self, Loader, Manifest},
+    membership::Step,
     wire::{HASH_EVERY, Operate, Push, Status},
 };
 use net::*;
@@ -207,6 +208,26 @@ fn clusters_grow_to_five_and_shrink_to_three_and_one() {
         last,
         Some(Response::Member(proto::command::MemberRefusal::LastVoter))
     );
+    net.session(leader, 9, 5);
+}
+
+#[test]
+fn a_leader_that_an_entry_takes_out_lays_leadership_down() {
+    let mut net = Net::grown(3, 1 << 20);
+    let former = net.leader().unwrap();
+    // As if it had inherited the last entry of a change from the leader before it.
+    let change = Step::Forget(NodeId(former)).entry().unwrap();
+    net.with(former, |replica| {
+        replica
+            .raft
+            .propose_conf_change(Vec::new(), change)
+            .unwrap();
+    });
+    net.settle();
+    assert!(!net.replica(former).leads());
+    net.run(2_000);
+    let leader = net.leader().unwrap();
+    assert_ne!(leader, former);
     net.session(leader, 9, 5);
 }
 

@@ -94,7 +94,7 @@ pub struct Books {
     now_ms: u64,
     /// The newest view of each session: older pieces come too late.
     revisions: BTreeMap<Session, u64>,
-    /// Windows that began before count as used up, replicated milliseconds.
+    /// Windows that began by then count as used up, replicated milliseconds.
     used_up_ms: u64,
     /// Which run of which node each session belongs to.
     runs: BTreeMap<Session, (NodeId, u64)>,
@@ -233,10 +233,10 @@ impl Books {
         live.into_iter().for_each(|session| self.end(session));
     }
 
-    /// Whether a window began before a time from which the clock was set back.
+    /// Whether a window had begun when the clock was set back.
     fn is_used_up(&self, key: CounterKey, window: u64) -> bool {
         let of = self.keys.iter().find(|(k, _, _)| *k == key);
-        of.is_some_and(|(_, _, length)| length.bounds_ms(window).0 < self.used_up_ms)
+        of.is_some_and(|(_, _, length)| length.bounds_ms(window).0 <= self.used_up_ms)
     }
 
     fn leased(

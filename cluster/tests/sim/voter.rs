@@ -9,7 +9,7 @@ use super::{
     world::World,
 };
 use cluster::{
-    machine::{Image, Manifest},
+    machine::{Error, Image, Manifest},
     replica::{Effects, Persist, Replica, Settings, Stop},
     wire::{Push, Request, Response},
 };
@@ -104,6 +104,11 @@ impl World {
 
     fn stopped(&mut self, host: usize, stop: &Stop) {
         match stop {
+            // The rules are raised without asking one that is being taken out.
+            Stop::Entry {
+                error: Error::Rules(_),
+                ..
+            } if !self.is_wanted(host) => self.end(host, false),
             Stop::Removed => {
                 self.hosts[host].removed = true;
                 self.end(host, false);

@@ -119,6 +119,8 @@ impl World {
             let id = self.hosts[host].id;
             let newest = self.check.newest_acknowledged(self.true_ns - 4 * SECOND);
             let Some(gateway) = self.gateway(host) else {
+                // Its joining was answered to nobody: an operator looks, and starts it.
+                self.start(host);
                 return Some(("the cluster heals", format!("node {} is down", id.0)));
             };
             let has = gateway.control.position().upto;

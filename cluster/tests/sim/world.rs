@@ -219,6 +219,9 @@ impl World {
             return;
         }
         self.trace(|| format!("node {host} starts"));
+        if self.hosts[host].run == 0 {
+            self.hosts[host].voters = self.voters();
+        }
         self.hosts[host].run += 1;
         self.hosts[host].paused = false;
         self.hosts[host].wake_ns = u64::MAX;
@@ -610,6 +613,12 @@ impl World {
             self.note(Scene::PausedInCall);
         }
         self.check.took(taken, true_ms, paused);
+    }
+
+    /// Whether it belongs to the cluster and is not about to leave, as far as the log says.
+    pub fn is_wanted(&self, host: usize) -> bool {
+        let entry = self.check.oracle().member(self.hosts[host].id);
+        entry.is_some_and(|entry| !entry.leaving)
     }
 
     /// Whether it belongs to the cluster, as far as the log says.
