@@ -4,6 +4,8 @@
 //! written together. Entries that a snapshot holds are forgotten in the same batch that names it; its file was synced
 //! before. Nothing here repairs: a log that contradicts itself stops the node, which is then removed and joined again.
 
+mod files;
+
 use crate::{
     disk,
     handle::OpenError,
@@ -13,12 +15,14 @@ use crate::{
 };
 use proto::{command::NodeId, limit::ledger::Bounds};
 use raft::eraftpb::{Entry, HardState, Snapshot};
-use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
+use raft_engine::{Command, Config, LogBatch, MessageExt, ReadableSize};
 use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+type Engine = raft_engine::Engine<files::Files>;
 
 /// There is one raft group.
 const GROUP: u64 = 1;
@@ -78,7 +82,9 @@ impl Log {
             ..Config::default()
         };
         // The engine panics on some damage instead of answering.
-        let opened = std::panic::catch_unwind(|| Engine::open(config));
+        let opened = std::panic::catch_unwind(|| {
+            Engine::open_with_file_system(config, Arc::new(files::Files))
+        });
         let engine = match opened {
             Ok(Ok(engine)) => Arc::new(engine),
             Ok(Err(error)) => return Err(damaged(dir, error.to_string())),

@@ -163,3 +163,33 @@ fn a_torn_end_is_cut_off() {
     let mut log = open(&dir).unwrap();
     assert_eq!(found(&mut log).last(), Some(&(19, 1)));
 }
+
+#[test]
+fn no_child_inherits_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = begun(&dir);
+    log.write(&[write(entries(1, 5, 1), 1, 5)]).unwrap();
+    let mut open = 0;
+    for descriptor in fs::read_dir("/proc/self/fd").unwrap() {
+        let descriptor = descriptor.unwrap().path();
+        // Other tests' descriptors come and go.
+        let Ok(file) = fs::read_link(&descriptor) else {
+            continue;
+        };
+        if !file.starts_with(dir.path()) {
+            continue;
+        }
+        open += 1;
+        let number = descriptor.file_name().unwrap();
+        let about = fs::read_to_string(Path::new("/proc/self/fdinfo").join(number)).unwrap();
+        let flags = about.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+        assert_ne!(
+            flags & 0o2_000_000,
+            0,
+            "{} has no O_CLOEXEC",
+            file.display()
+        );
+    }
+    assert!(open >= 2, "the log and its lock are open, {open} found");
+}

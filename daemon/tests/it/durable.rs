@@ -1,9 +1,14 @@
 //! What was charged stays charged, however the process ended.
 
-use crate::harness::*;
+use crate::{harness::*, smuggling::loadtest_binary};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::{fs::File, io::Write, process::Command};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const MAX: u64 = 5;
 
@@ -65,6 +70,51 @@ fn a_gateway_that_is_stopped_loses_nothing() {
     assert_eq!(drain(&gate, &token), MAX - 3);
     gate = gate.restart(Signal::TERM);
     assert_eq!(drain(&gate, &token), 0);
+}
+
+/// Files under this directory that a process has open.
+fn open_under(pid: &str, dir: &Path) -> Vec<PathBuf> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    descriptors
+        .filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok())
+        .filter(|file| file.starts_with(dir))
+        .collect()
+}
+
+fn children(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|line| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn a_server_on_stdio_inherits_nothing_of_the_ledger() {
+    let token = new_token();
+    let server = format!(
+        "servers:\n  s:\n    command: {}\n    args: [upstream, --stdio]\n",
+        loadtest_binary().display()
+    );
+    let grants = sections(&inline("p", &policy()), &[("g", &token, "p")]);
+    let gate = Gate::start(&format!("{server}{grants}"));
+    let mut client = gate.client("s", &token);
+    assert_eq!(client.initialize("2025-11-25").status, 200);
+    assert_eq!(client.legacy_call("echo", json!({})).denial(), None);
+    let state = fs::canonicalize(gate.state()).unwrap();
+    let own = open_under(&gate.pid().to_string(), &state);
+    assert!(own.len() >= 2, "the ledger's log is open: {own:?}");
+    let children = children(gate.pid());
+    assert!(!children.is_empty());
+    for child in children {
+        assert_eq!(open_under(&child, &state), Vec::<PathBuf>::new());
+    }
 }
 
 /// Leaves no byte of the gateway's disk free.
