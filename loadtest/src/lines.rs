@@ -3,7 +3,6 @@
 use crate::{
     plan::text::nanos,
     progress::{Phase, Progress},
-    result::Class,
 };
 use std::{
     thread::{self, JoinHandle},
@@ -61,13 +60,14 @@ fn line(progress: &Progress) -> String {
     let done: u64 = progress.done.values().sum();
     if done > 0 {
         let rate = done as f64 / progress.elapsed_s.max(0.001);
-        let ok = progress.done.get(&Class::Ok).copied().unwrap_or(0);
         // While the last replies are awaited the clock is another one.
         let rate = match progress.phase {
             Phase::Draining => String::new(),
             _ => format!(" ({rate:.0}/s)"),
         };
-        line.push_str(&format!(", {done} answered{rate}, {} not ok", done - ok));
+        let classes = progress.done.iter().filter(|(_, n)| **n > 0);
+        let classes: Vec<String> = classes.map(|(c, n)| format!("{n} {}", c.name())).collect();
+        line.push_str(&format!(", {done} answered{rate}: {}", classes.join(", ")));
     }
     if progress.max_ns > 0 {
         line.push_str(&format!(

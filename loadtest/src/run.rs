@@ -20,7 +20,7 @@ use std::{
     process::ExitCode,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 
@@ -28,6 +28,8 @@ use tokio::sync::watch;
 const IN_FLIGHT: usize = 1024;
 /// Connections of an open loop over HTTP/1.1, unless `--connections` says otherwise; opened as they are needed.
 const CONNECTIONS: usize = 256;
+/// Programs that start others (`timeout`, `npm`) pass a signal on that these have already had: it is no second one.
+const AGAIN: Duration = Duration::from_millis(300);
 /// Workers of a closed loop that was not given any.
 const WORKERS: usize = 16;
 
@@ -221,11 +223,17 @@ pub fn interrupt(plan: &Plan) -> Result<(), String> {
             .build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async {
+            let mut first: Option<Instant> = None;
             while tokio::signal::ctrl_c().await.is_ok() {
-                if interrupted.swap(true, Relaxed) {
-                    std::process::exit(130);
+                interrupted.store(true, Relaxed);
+                match first {
+                    Some(at) if at.elapsed() >= AGAIN => std::process::exit(130),
+                    Some(_) => {}
+                    None => {
+                        first = Some(Instant::now());
+                        eprintln!("\nending with what was measured; once more Ctrl-C ends at once");
+                    }
                 }
-                eprintln!("\nending with what was measured; once more Ctrl-C ends at once");
             }
         });
     };

@@ -6,7 +6,9 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
+    ffi::OsStr,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -21,8 +23,13 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(more: &[&OsStr]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(["demo", "--port", "0"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -145,6 +152,20 @@ fn the_curl_line_works_as_pasted_and_so_does_the_one_that_shows_a_rule() {
         refused["result"]["_meta"]["dev.tollgate/denial"]["code"], "rule",
         "{refused}"
     );
+}
+
+#[test]
+fn the_grants_file_holds_the_tokens_that_were_printed_for_its_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("grants");
+    // What an earlier demo left behind, readable by others.
+    std::fs::write(&file, "agent-a old\n").unwrap();
+    let demo = Demo::start_with(&[OsStr::new("--grants-file"), file.as_os_str()]);
+    let (a, b) = (demo.token("agent-a"), demo.token("agent-b"));
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(written, format!("agent-a {a}\nagent-b {b}\n"));
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
 }
 
 #[test]

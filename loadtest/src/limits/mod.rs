@@ -114,7 +114,7 @@ pub fn run(args: &Args) -> Result<ExitCode, String> {
         None => None,
     };
     let keys = keys(args, &plan);
-    plan.lanes = keys.len() * usize::from(args.connections) * plan.endpoints.len();
+    plan.lanes = keys.len() * usize::from(args.connections);
     machine::raise_descriptors((plan.lanes * plan.endpoints.len()) as u64 + 64)?;
     let clocks = preflight::clocks(&plan)?;
     let guard_ms = guard(&clocks);

@@ -68,8 +68,11 @@ pub(super) fn overall(keys: &[LimitKey], max: u64, guard_ms: u64) -> (Verdict, S
     );
     let (judged, all) = (exact + short + over, windows().count());
     let method = format!(
-        "Judged: {judged} of {all} whole windows of {} keys; nothing was sent {guard_ms} ms before and after each border.",
-        keys.len()
+        "Judged: {judged} of {all} whole windows of {}; nothing was sent {guard_ms} ms before and after each border.",
+        match keys.len() {
+            1 => "1 key".to_owned(),
+            n => format!("{n} keys"),
+        }
     );
     let (verdict, said) = if over > 0 {
         let most = windows().map(|w| {

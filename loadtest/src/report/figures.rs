@@ -342,6 +342,11 @@ pub fn windows(limits: &Limits) -> Vec<(&str, &crate::result::LimitWindow)> {
     all
 }
 
+fn of_asked<T>(asked: [bool; 3], all: [T; 3]) -> Vec<T> {
+    let kept = all.into_iter().zip(asked).filter(|(_, asked)| *asked);
+    kept.map(|(one, _)| one).collect()
+}
+
 /// Admissions in each window against the maximum.
 pub fn admissions(limits: &Limits) -> Option<Bars> {
     let all = windows(limits);
@@ -353,6 +358,8 @@ pub fn admissions(limits: &Limits) -> Option<Bars> {
     let mut chosen = all[..shown].to_vec();
     chosen.sort_by_key(|(key, window)| (window.starts_ms, *key));
     let keys = limits.keys.len();
+    // A view that nobody asked for has no place of its own.
+    let asked = [true, limits.upstream_record, !limits.audit_logs.is_empty()];
     let groups = chosen.into_iter().map(|(key, window)| {
         let at = format::time_of_day(window.starts_ms);
         let (word, sign) = verdict(window.verdict);
@@ -360,11 +367,14 @@ pub fn admissions(limits: &Limits) -> Option<Bars> {
             label: at.clone(),
             name: format!("{}, window of {at}: {word}", format::plain(key)),
             sign,
-            bars: vec![
-                Some(window.admitted),
-                window.admitted_upstream,
-                window.admitted_audit,
-            ],
+            bars: of_asked(
+                asked,
+                [
+                    Some(window.admitted),
+                    window.admitted_upstream,
+                    window.admitted_audit,
+                ],
+            ),
         }
     });
     let mut caption =
@@ -384,11 +394,10 @@ pub fn admissions(limits: &Limits) -> Option<Bars> {
         caption,
         x_title: "Window's start (UTC)".into(),
         y_title: "Calls admitted".into(),
-        views: vec![
-            "client's view".into(),
-            "upstream's record".into(),
-            "audit logs".into(),
-        ],
+        views: of_asked(asked, ["client's view", "upstream's record", "audit logs"])
+            .into_iter()
+            .map(Into::into)
+            .collect(),
         groups: groups.collect(),
         max: (limits.max, format!("max {}", format::count(limits.max))),
     })

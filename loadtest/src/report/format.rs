@@ -14,6 +14,8 @@ pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "–".into();
     }
+    // Sums of nothing are −0.
+    let value = if value == 0.0 { 0.0 } else { value };
     let magnitude = value.abs();
     let digits = match magnitude {
         m if m == 0.0 || m >= 100.0 => 0,
@@ -229,6 +231,7 @@ mod tests {
     #[test]
     fn numbers_keep_three_digits_and_never_an_exponent() {
         for (value, text) in [
+            (-0.0, "0"),
             (0.0, "0"),
             (0.012_34, "0.0123"),
             (1.5, "1.5"),

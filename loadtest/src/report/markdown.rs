@@ -25,15 +25,18 @@ pub fn document(runs: &[Run]) -> String {
             let _ = writeln!(out, "\n**{}**", format::markdown(&ramp.verdict));
         }
         let all = &run.all;
-        let _ = writeln!(
-            out,
-            "\n{} requests ended in {} s: {}/s, {} ok. The client used {} µs of CPU a request.",
-            format::count(all.ended),
-            format::number(all.seconds),
-            format::number(all.ended_second),
-            format::share(all.ok, all.ended),
-            format::number(all.client_cpu_us_request)
-        );
+        // The exactness test alone has no rounds.
+        if !run.rounds.is_empty() {
+            let _ = writeln!(
+                out,
+                "\n{} requests ended in {} s: {}/s, {} ok. The client used {} µs of CPU a request.",
+                format::count(all.ended),
+                format::number(all.seconds),
+                format::number(all.ended_second),
+                format::share(all.ok, all.ended),
+                format::number(all.client_cpu_us_request)
+            );
+        }
         // An indented block has no end mark that a command could hold.
         let command = format::plain_command(&run.document.command);
         let _ = writeln!(out, "\n    {command}");

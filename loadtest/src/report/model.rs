@@ -306,7 +306,7 @@ impl Run {
             (
                 "Processor",
                 format!(
-                    "{}, {} cores, {threads} client threads",
+                    "{}, {} cores, threads of the client: {threads}",
                     machine.cpu, machine.cores
                 ),
             ),

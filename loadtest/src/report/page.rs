@@ -8,7 +8,7 @@ use super::{
     model::Run,
     tables::{self, Table},
 };
-use crate::result::Verdict;
+use crate::result::{LimitWindow, Limits, Verdict};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::fmt::Write as _;
@@ -82,8 +82,7 @@ fn section(run: &Run, out: &mut String) {
         );
         let _ = writeln!(
             out,
-            "<p class=dim>Nothing was sent for {} ms before and after each border; windows of {}.</p>",
-            limits.guard_ms,
+            "<p class=dim>Windows of {}.</p>",
             format::length(limits.window_ms)
         );
     }
@@ -116,6 +115,40 @@ fn section(run: &Run, out: &mut String) {
 }
 
 fn key_figures(run: &Run, out: &mut String) {
+    let limits = run.document.limits.as_ref();
+    let mut rows = limits.map(exactness).unwrap_or_default();
+    // The exactness test alone has no rounds.
+    if !run.rounds.is_empty() || limits.is_none() {
+        rows.extend(load(run));
+    }
+    out.push_str("<dl class=figures>");
+    for (name, value) in rows {
+        let _ = write!(
+            out,
+            "<div><dt>{name}</dt><dd>{}</dd></div>",
+            format::html(&value)
+        );
+    }
+    out.push_str("</dl>\n");
+}
+
+fn exactness(limits: &Limits) -> Vec<(&'static str, String)> {
+    let windows = || limits.keys.iter().flat_map(|key| &key.windows);
+    let sum = |of: fn(&LimitWindow) -> u64| format::count(windows().map(of).sum());
+    let exact = windows().filter(|w| w.verdict == Verdict::Exact).count();
+    vec![
+        ("Maximum", format::count(limits.max)),
+        ("Keys", format::count(limits.keys.len() as u64)),
+        ("Windows exact", format!("{exact} of {}", windows().count())),
+        ("Calls sent", sum(|w| w.sent)),
+        ("Admitted", sum(|w| w.admitted)),
+        ("Refused by the limit", sum(|w| w.refused)),
+        ("Refused otherwise", sum(|w| w.unavailable)),
+        ("Outcome unknown", sum(|w| w.unknown)),
+    ]
+}
+
+fn load(run: &Run) -> Vec<(&'static str, String)> {
     let all = &run.all;
     let latency = |name: &str| {
         let ns = all.latency_ns.get(name);
@@ -138,15 +171,7 @@ fn key_figures(run: &Run, out: &mut String) {
         "Client CPU a request",
         format!("{} µs", format::number(all.client_cpu_us_request)),
     ));
-    out.push_str("<dl class=figures>");
-    for (name, value) in rows {
-        let _ = write!(
-            out,
-            "<div><dt>{name}</dt><dd>{}</dd></div>",
-            format::html(&value)
-        );
-    }
-    out.push_str("</dl>\n");
+    rows
 }
 
 fn table(table: &Table, out: &mut String) {

@@ -110,7 +110,7 @@ pub fn of_run(run: &Run) -> Vec<Table> {
         }
         tables.push(table);
     }
-    if run.document.targets.len() > 1 {
+    if run.document.targets.len() > 1 && !run.rounds.is_empty() {
         tables.push(targets(run));
     }
     tables.extend(processes(run));

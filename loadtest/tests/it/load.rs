@@ -6,7 +6,7 @@ use loadtest::{
     upstream::{Eras, Options, Running},
 };
 use std::{
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -123,6 +123,34 @@ fn a_planted_stall_is_fully_visible_in_the_percentiles() {
     assert!(ms(0.95) >= 95.0, "p95 {} ms", ms(0.95));
     // 75 requests are due in the first 150 ms of the stall, and none of them can be answered in less than 50.
     assert!(slow(50) >= 74, "{} over 50 ms", slow(50));
+}
+
+#[test]
+fn an_interrupt_ends_a_run_with_what_was_measured_even_when_it_is_passed_on_twice() {
+    let server = start(Options::default());
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.json");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate-loadtest"))
+        .args(["run", &server.url(), "--rate", "200", "--warm-up", "0s"])
+        .args(["--duration", "60s", "--out"])
+        .arg(&out)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while server.recorder().total() < 100 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    for _ in 0..2 {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let document = Document::from_json(&std::fs::read_to_string(&out).unwrap()).unwrap();
+    assert!(document.interrupted);
+    let ok = count(&document.rounds[0], Class::Ok);
+    assert!((100..10_000).contains(&ok), "{ok}");
 }
 
 #[test]

@@ -209,3 +209,31 @@ fn what_cannot_be_read_is_named_with_what_is_wrong() {
         "{error}"
     );
 }
+
+#[test]
+fn a_report_of_the_exactness_test_alone_shows_what_was_asked_and_no_empty_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut document = fixture();
+    document["rounds"] = serde_json::json!([]);
+    document.as_object_mut().unwrap().remove("ramp");
+    let limits = &mut document["limits"];
+    limits["upstream_record"] = false.into();
+    limits["audit_logs"] = serde_json::json!(["audit.jsonl"]);
+    let path = written(folder.path(), "limits.json", &document);
+    let page = made(vec![path.clone()], false, false);
+    let markdown = made(vec![path], true, false);
+    for absent in [
+        "Requests ended",
+        "requests ended",
+        "Client CPU",
+        "Targets (latency",
+        "upstream&#39;s record",
+        "upstream's record",
+    ] {
+        assert!(!page.contains(absent), "{absent}");
+        assert!(!markdown.contains(absent), "{absent}");
+    }
+    for present in ["Windows exact", "Refused by the limit", "audit logs"] {
+        assert!(page.contains(present), "{present}");
+    }
+}
