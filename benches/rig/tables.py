@@ -88,9 +88,11 @@ def table(results, base):
 
 def processes(results):
     """CPU of each process, for setups of several."""
-    rows = [[one["setup"], name, stats.shown(figure, 1)]
-            for one in results if len(one["processes"]) > 1 for name, figure in one["processes"].items()
-            if figure["median"] >= SHOWN_US_MIN]
+    rows = []
+    for one in results:
+        shown = [[one["setup"], name, stats.shown(figure, 1)] for name, figure in one["processes"].items()
+                 if figure["median"] >= SHOWN_US_MIN]
+        rows += shown if len(shown) > 1 else []
     return output.markdown(["setup", "process", "CPU µs/call"], rows) if rows else ""
 
 

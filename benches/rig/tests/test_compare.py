@@ -83,6 +83,11 @@ class Tables(unittest.TestCase):
         self.assertIn("voter-2", tables.processes(found))
         self.assertIn("12.0", tables.processes(found))
 
+    def test_a_process_that_only_watches_over_another_has_no_line(self):
+        nodes = [{"name": "nginx", "cpu_us_request": 0.0}, {"name": "nginx: worker process", "cpu_us_request": 20.0}]
+        found = tables.summaries("speed", ["nginx"], "nginx", [run("nginx", 0, 20.0, processes=nodes)])
+        self.assertEqual(tables.processes(found), "")
+
     def test_the_upstream_counts_what_a_limit_admitted(self):
         window = {"admitted": 200, "admitted_upstream": 207, "verdict": "over"}
         text = tables.exactness([{"setup": "nginx", "verdict": "over", "windows": [window, {**window, "admitted_upstream": 205}]}])
