@@ -7,6 +7,7 @@ use super::{
     scenes::Scene,
     world::World,
 };
+use cluster::wire::Operate;
 
 /// For how long service is demanded of every key, in whole windows: at least in this many, at most of this length
 /// altogether.
@@ -129,7 +130,16 @@ impl World {
                 return Some(("what is acknowledged is everywhere in the end", how));
             }
             let fresh_ns = gateway.fresh_ns.unwrap_or(0);
-            if gateway.in_force.is_none() || now.boot_ns.saturating_sub(fresh_ns) > 4 * SECOND {
+            let is_stale = now.boot_ns.saturating_sub(fresh_ns) > 4 * SECOND;
+            if is_stale && self.knows_nobody(host) {
+                // As the operators' page says: it joins anew. Rare, because all voters change within seconds.
+                self.operate(Operate::Remove { nodes: vec![id] });
+                return Some(("the cluster heals", format!("node {} knows no voter", id.0)));
+            }
+            let Some(gateway) = self.gateway(host) else {
+                continue;
+            };
+            if gateway.in_force.is_none() || is_stale {
                 let how = format!(
                     "node {}: session {:?}, limits in force: {}, fresh {} ms ago",
                     id.0,
@@ -141,6 +151,13 @@ impl World {
             }
         }
         None
+    }
+
+    /// Whether every voter that a node noted was taken out while it heard of nothing.
+    fn knows_nobody(&self, host: usize) -> bool {
+        let present = self.voters();
+        let known = &self.hosts[host].voters;
+        !known.iter().any(|node| present.contains(node))
     }
 
     fn voters_in_words(&self) -> String {
