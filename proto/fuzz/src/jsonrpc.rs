@@ -4,8 +4,8 @@ use crate::oracle::Strict;
 use proto::{
     mcp,
     scan::{
-        Body, Bounds, Envelope, From, Kind, Reason, Value, jsonrpc::read, splice, tools,
-        value::Type,
+        Body, Bounds, Envelope, From, Kind, Reason, Value, jsonrpc::read, reply::Reply, splice,
+        tools, value::Type,
     },
 };
 
@@ -28,6 +28,35 @@ pub fn jsonrpc(bytes: &[u8]) {
     }
     walk(Value::new(bytes), 0);
     filtered(bytes);
+    in_pieces(bytes);
+}
+
+/// A reply in pieces says what the whole says; the first byte says how long the pieces are.
+fn in_pieces(bytes: &[u8]) {
+    let length = bytes.first().map_or(1, |&byte| usize::from(byte) + 1);
+    let mut reply = Reply::new(&Bounds::default());
+    let pushed = bytes.chunks(length).try_for_each(|piece| reply.push(piece));
+    let passed = pushed.and_then(|()| reply.finish());
+    match (read(bytes, &Bounds::default(), From::Server), passed) {
+        (Ok(Body::One(message)), Ok(passed)) => {
+            assert_eq!(passed.kind, message.kind);
+            assert_eq!(passed.id.as_deref(), message.id);
+            assert_eq!(passed.is_tool_error, message.is_tool_error());
+            let tools = message.result_member("tools").map(|tools| tools.elements());
+            let names = tools.into_iter().flatten().map(|tool| {
+                let name = tool.get("name").and_then(|name| name.as_str());
+                name.map(|name| name.into_owned())
+            });
+            let found = passed.tools.into_iter().flatten().map(|tool| tool.name);
+            // Longer names are not given out.
+            assert!(bytes.len() > 4_096 || names.eq(found));
+        }
+        (Ok(Body::One(message)), Err(refusal)) => {
+            let reply = matches!(message.kind, Kind::Result | Kind::Error(_));
+            assert!(!reply, "{refusal}");
+        }
+        (_, passed) => assert!(passed.is_err()),
+    }
 }
 
 /// What is refused as no JSON is none to the other parser either.

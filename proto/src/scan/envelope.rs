@@ -112,3 +112,26 @@ impl<'a> Envelope<'a> {
 fn id_like(value: Value<'_>) -> Option<&[u8]> {
     matches!(value.kind(), Type::String | Type::Number).then_some(value.raw())
 }
+/// What has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// A result, or an error with its code.
+    pub kind: Kind,
+    /// The id as it is written; of an error it may be absent or `null`.
+    pub id: Option<Vec<u8>>,
+    /// Whether the result says that a tool failed (`isError` is true).
+    pub is_tool_error: bool,
+    /// The elements of the result's `tools`, if that is an array.
+    pub tools: Option<Vec<Tool>>,
+}
+
+/// One tool of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Its name, decoded; `None` where it has none, so that whoever filters the list refuses it.
+    pub name: Option<String>,
+    /// Its first byte, counted from the start of the reply.
+    pub start: usize,
+    /// One past its last byte.
+    pub end: usize,
+}

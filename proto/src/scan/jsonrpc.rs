@@ -6,9 +6,10 @@
 use super::{
     Bounds, From,
     plain::{Kernel, Plain},
-    reader::{Reader, Text},
+    reader::Reader,
+    reason::Fault,
+    routing::{Level, META_CAPABILITIES, META_VERSION, check_key, check_proto},
     simd::Simd,
-    text,
     value::{Type, Value},
 };
 pub use super::{
@@ -20,24 +21,6 @@ use std::{borrow::Cow, collections::HashSet};
 
 /// Longest id and progress token, in bytes as written.
 pub const ID_BYTES_MAX: usize = 256;
-
-/// The top-level keys of JSON-RPC.
-const TOP: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
-/// The keys of `params` that decide what a call does.
-const PARAMS: &[&str] = &[
-    "name",
-    "arguments",
-    "uri",
-    "_meta",
-    "task",
-    "cursor",
-    "requestState",
-    "inputResponses",
-];
-/// The keys of `params._meta` that the gateway reads.
-const META: &[&str] = &[mcp::META_VERSION, mcp::META_CAPABILITIES, "progressToken"];
-const META_VERSION: &[u8] = mcp::META_VERSION.as_bytes();
-const META_CAPABILITIES: &[u8] = mcp::META_CAPABILITIES.as_bytes();
 
 /// Reads a whole body.
 ///
@@ -60,12 +43,13 @@ fn read_by<'a, K: Kernel>(
         From::Client => read_body::<K>(body, bounds, from),
         From::Server => read_body::<K>(body, &bounds.of_server(), from),
     };
-    read.map_err(|refusal| refused(body, refusal))
+    read.map_err(|fault| refused(body, fault))
 }
 
 /// What is not UTF-8 is refused for that, wherever else it is wrong too; other refusals learn the id to echo.
 #[cold]
-fn refused(body: &[u8], refusal: Refusal) -> Refusal {
+fn refused(body: &[u8], fault: Fault) -> Refusal {
+    let refusal = Refusal::new(fault.reason, fault.at);
     if refusal.reason == Reason::Bom {
         return refusal;
     }
@@ -86,38 +70,38 @@ fn read_body<'a, K: Kernel>(
     body: &'a [u8],
     bounds: &Bounds,
     from: From,
-) -> Result<Body<'a>, Refusal> {
+) -> Result<Body<'a>, Fault> {
     let mut r = Reader::<K>::new(body, bounds)?;
     let read = match r.kind()? {
         Type::Object => Body::One(message(&mut r, from)?),
         Type::Array => Body::Batch(batch(&mut r, from)?),
         _ => {
             r.value(false)?;
-            return Err(Refusal::new(Reason::NotAnObject, 0));
+            return Err(Fault::new(Reason::NotAnObject, 0));
         }
     };
     r.finish()?;
     Ok(read)
 }
 
-fn batch<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Vec<Envelope<'a>>, Refusal> {
+fn batch<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Vec<Envelope<'a>>, Fault> {
     let start = r.at();
     let mut messages = Vec::new();
     let mut ids = HashSet::new();
     r.array(|r| {
         let at = r.at();
         if r.kind()? != Type::Object {
-            return Err(Refusal::new(Reason::NotAnObject, at));
+            return Err(Fault::new(Reason::NotAnObject, at));
         }
         let read = message(r, from)?;
         if read.kind == Kind::Request && !ids.insert(read.id) {
-            return Err(Refusal::new(Reason::DuplicateId, at));
+            return Err(Fault::new(Reason::DuplicateId, at));
         }
         messages.push(read);
         Ok(())
     })?;
     if messages.is_empty() {
-        return Err(Refusal::new(Reason::EmptyBatch, start));
+        return Err(Fault::new(Reason::EmptyBatch, start));
     }
     Ok(messages)
 }
@@ -153,12 +137,11 @@ struct Meta<'a> {
     progress_token: Option<&'a [u8]>,
 }
 
-fn message<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Envelope<'a>, Refusal> {
+fn message<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Envelope<'a>, Fault> {
     let start = r.at();
     let mut top = Top::default();
     r.object(|r, key| {
-        check_key(&key, TOP)?;
-        // None of these is written with escapes, or it had been refused.
+        // With an escape it is spelt otherwise than these.
         match key.raw {
             b"jsonrpc" => top.version = r.value(false)? == br#""2.0""#,
             b"id" => match r.kind()? {
@@ -172,12 +155,17 @@ fn message<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Envelope<
             b"params" => top.params = params(r, from)?,
             b"result" => top.result = Some(result(r, from)?),
             b"error" => top.error = Some(error(r)?),
-            _ if from == From::Client => return Err(Refusal::new(Reason::UnknownKey, key.at)),
-            _ => drop(r.value(false)?),
+            _ => {
+                check_key(&key, Level::Top)?;
+                if from == From::Client {
+                    return Err(Fault::new(Reason::UnknownKey, key.at));
+                }
+                r.value(false)?;
+            }
         }
         Ok(())
     })?;
-    assemble(top, r.since(start), from).map_err(|reason| Refusal::new(reason, start))
+    assemble(top, r.since(start), from).map_err(|reason| Fault::new(reason, start))
 }
 
 /// What the message is, now that all of its keys are known, whatever their order.
@@ -223,7 +211,7 @@ fn assemble<'a>(top: Top<'a>, raw: &'a [u8], from: From) -> Result<Envelope<'a>,
     })
 }
 
-fn params<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Option<Params<'a>>, Refusal> {
+fn params<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Option<Params<'a>>, Fault> {
     let start = r.at();
     match r.kind()? {
         Type::Object => {}
@@ -232,18 +220,23 @@ fn params<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Option<Par
             r.value(false)?;
             return Ok(None);
         }
-        _ => return Err(Refusal::new(Reason::ParamsType, start)),
+        _ => return Err(Fault::new(Reason::ParamsType, start)),
     }
     let mut p = Params::default();
     r.object(|r, key| {
-        // What servers send is judged by no policy: their own keys may look like ours.
-        if from == From::Client {
-            check_key(&key, PARAMS)?;
-        } else {
-            check_proto(&key)?;
+        let decoded;
+        let mut meant = key.raw;
+        if !Level::Params.has(meant) {
+            // What servers send is judged by no policy: their own keys may look like ours.
+            match from {
+                From::Client => check_key(&key, Level::Params)?,
+                From::Server => check_proto(&key)?,
+            }
+            decoded = key.meaning();
+            meant = &decoded;
         }
         let kind = r.kind()?;
-        match (&*key.meaning(), kind) {
+        match (meant, kind) {
             (b"name", Type::String) => p.name = Some(name(r)?),
             (b"uri", Type::String) => p.uri = Some(name(r)?),
             (b"arguments", Type::Object) => p.arguments = Some(r.value(true)?),
@@ -267,14 +260,18 @@ fn params<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Option<Par
     Ok(Some(p))
 }
 
-fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Meta<'a>, Refusal> {
+fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Meta<'a>, Fault> {
     let mut m = Meta::default();
     r.object(|r, key| {
-        // Escapes are allowed here: some languages write every `/` as `\/`, and all parsers agree on what that means.
-        check_proto(&key)?;
-        check_case(&key, META)?;
+        let decoded;
+        let mut meant = key.raw;
+        if !Level::Meta.has(meant) {
+            check_key(&key, Level::Meta)?;
+            decoded = key.meaning();
+            meant = &decoded;
+        }
         let kind = r.kind()?;
-        match (&*key.meaning(), kind) {
+        match (meant, kind) {
             (META_VERSION, Type::String) => m.version = Some(name(r)?),
             (META_CAPABILITIES, Type::Object) => {
                 r.value(false)?;
@@ -282,9 +279,9 @@ fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Meta<'a>, Refusal> {
             }
             (b"progressToken", Type::Null) => drop(r.value(false)?),
             (b"progressToken", _) => {
-                m.progress_token = Some(id(r).map_err(|refusal| match refusal.reason {
+                m.progress_token = Some(id(r).map_err(|fault| match fault.reason {
                     Reason::IdType => misfit(r, Reason::MetaType),
-                    _ => refusal,
+                    _ => fault,
                 })?);
             }
             (META_VERSION | META_CAPABILITIES, _) => {
@@ -297,7 +294,7 @@ fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Meta<'a>, Refusal> {
     Ok(m)
 }
 
-fn result<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<&'a [u8], Refusal> {
+fn result<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<&'a [u8], Fault> {
     let start = r.at();
     if r.kind()? == Type::Object {
         // What a tool returns may hold any key further down; the protocol's own level may not.
@@ -313,7 +310,7 @@ fn result<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<&'a [u8], 
     Ok(r.since(start))
 }
 
-fn error<K: Kernel>(r: &mut Reader<'_, K>) -> Result<i64, Refusal> {
+fn error<K: Kernel>(r: &mut Reader<'_, K>) -> Result<i64, Fault> {
     let start = r.at();
     if r.kind()? != Type::Object {
         return Err(misfit(r, Reason::ErrorType));
@@ -327,11 +324,11 @@ fn error<K: Kernel>(r: &mut Reader<'_, K>) -> Result<i64, Refusal> {
         }
         Ok(())
     })?;
-    code.ok_or(Refusal::new(Reason::ErrorType, start))
+    code.ok_or(Fault::new(Reason::ErrorType, start))
 }
 
 /// A string or integer of bounded length, as written.
-fn id<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<&'a [u8], Refusal> {
+fn id<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<&'a [u8], Fault> {
     let start = r.at();
     let fits = match r.kind()? {
         Type::String => {
@@ -343,15 +340,15 @@ fn id<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<&'a [u8], Refusal> {
     };
     let raw = r.since(start);
     if !fits {
-        return Err(Refusal::new(Reason::IdType, start));
+        return Err(Fault::new(Reason::IdType, start));
     }
     if raw.len() > ID_BYTES_MAX {
-        return Err(Refusal::new(Reason::IdTooLong, start));
+        return Err(Fault::new(Reason::IdTooLong, start));
     }
     Ok(raw)
 }
 
-fn method<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<&'a str, Refusal> {
+fn method<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<&'a str, Fault> {
     if r.kind()? != Type::String {
         return Err(misfit(r, Reason::MethodType));
     }
@@ -360,58 +357,23 @@ fn method<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<&'a str, Refusal> {
         Cow::Borrowed(method) => Ok(method),
         // Written with escapes (`tools\/call`): as long as the specification has it, its meaning is beyond doubt.
         Cow::Owned(method) => {
-            mcp::known_method(&method).ok_or(Refusal::new(Reason::EscapedMethod, at))
+            mcp::known_method(&method).ok_or(Fault::new(Reason::EscapedMethod, at))
         }
     }
 }
 
 /// A string that names something: U+0000 would end it early in some servers.
-fn name<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Cow<'a, str>, Refusal> {
+fn name<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Cow<'a, str>, Fault> {
     let text = r.string()?;
     let decoded = text.decoded()?;
     if text.escaped && decoded.contains('\0') {
-        return Err(Refusal::new(Reason::NulName, text.at));
+        return Err(Fault::new(Reason::NulName, text.at));
     }
     Ok(decoded)
 }
 
-fn misfit<K: Kernel>(r: &Reader<'_, K>, reason: Reason) -> Refusal {
-    Refusal::new(reason, r.at())
-}
-
-fn check_proto(key: &Text<'_>) -> Result<(), Refusal> {
-    if *key.meaning() == *b"__proto__" {
-        return Err(Refusal::new(Reason::ProtoKey, key.at));
-    }
-    Ok(())
-}
-
-fn check_case(key: &Text<'_>, routing: &[&str]) -> Result<(), Refusal> {
-    let meant = key.meaning();
-    let mut folded = false;
-    for plain in routing {
-        if *meant == *plain.as_bytes() {
-            return Ok(());
-        }
-        folded |= text::folds_to(&meant, plain);
-    }
-    if folded {
-        return Err(Refusal::new(Reason::FoldedKey, key.at));
-    }
-    Ok(())
-}
-
-fn check_key(key: &Text<'_>, routing: &[&str]) -> Result<(), Refusal> {
-    check_proto(key)?;
-    check_case(key, routing)?;
-    if key.escaped
-        && routing
-            .iter()
-            .any(|plain| *key.meaning() == *plain.as_bytes())
-    {
-        return Err(Refusal::new(Reason::EscapedKey, key.at));
-    }
-    Ok(())
+fn misfit<K: Kernel>(r: &Reader<'_, K>, reason: Reason) -> Fault {
+    Fault::new(reason, r.at())
 }
 
 /// The id of a refused single message: exactly one at the top level, and well-formed. Clients often write it last, so

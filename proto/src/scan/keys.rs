@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use std::cell::Cell;
 
 /// Up to this many keys of an object are listed; beyond, they are hashed.
-const LISTED_MAX: u32 = 32;
+const LISTED_MAX: usize = 32;
 /// A thread keeps room for this many nested objects, with their listed keys, for its next body.
 const OUTER_KEPT: usize = 256;
 
@@ -62,7 +62,9 @@ struct Open {
     filter: u64,
     /// Where its keys start in the list.
     first: u32,
-    count: u32,
+    /// How many keys the body had when it began, and how many it may have with this object's.
+    before: u32,
+    limit: u32,
     /// How deep it is nested.
     depth: u32,
     /// Its name in the table; 0 while its keys are listed.
@@ -83,10 +85,11 @@ thread_local! {
 
 /// The keys of all objects that are open in one body.
 #[derive(Debug)]
-pub(super) struct Keys<'a> {
-    bytes: &'a [u8],
+pub(super) struct Keys {
     object_max: u32,
-    left: usize,
+    body_max: u32,
+    /// Keys of the body so far.
+    taken: u32,
     open: Open,
     /// The objects around it.
     outer: Vec<Open>,
@@ -95,7 +98,7 @@ pub(super) struct Keys<'a> {
     table: Option<Box<Table>>,
 }
 
-impl Drop for Keys<'_> {
+impl Drop for Keys {
     fn drop(&mut self) {
         let mut scratch = Scratch {
             outer: std::mem::take(&mut self.outer),
@@ -105,7 +108,7 @@ impl Drop for Keys<'_> {
         scratch.outer.clear();
         scratch.listed.clear();
         scratch.outer.shrink_to(OUTER_KEPT);
-        scratch.listed.shrink_to(OUTER_KEPT * LISTED_MAX as usize);
+        scratch.listed.shrink_to(OUTER_KEPT * LISTED_MAX);
         if let Some(table) = &mut scratch.table {
             table.close_all();
         }
@@ -114,8 +117,8 @@ impl Drop for Keys<'_> {
     }
 }
 
-impl<'a> Keys<'a> {
-    pub(super) fn new(bytes: &'a [u8], object_max: usize, body_max: usize) -> Self {
+impl Keys {
+    pub(super) fn new(object_max: usize, body_max: usize) -> Self {
         let kept = SCRATCH.try_with(Cell::take).ok().flatten();
         let Scratch {
             outer,
@@ -123,9 +126,9 @@ impl<'a> Keys<'a> {
             table,
         } = kept.unwrap_or_default();
         Self {
-            bytes,
             object_max: object_max.try_into().unwrap_or(u32::MAX),
-            left: body_max,
+            body_max: body_max.try_into().unwrap_or(u32::MAX),
+            taken: 0,
             open: Open::default(),
             outer,
             listed,
@@ -139,6 +142,10 @@ impl<'a> Keys<'a> {
         self.outer.push(self.open);
         self.open = Open {
             first: self.listed.len() as u32,
+            before: self.taken,
+            limit: self
+                .body_max
+                .min(self.taken.saturating_add(self.object_max)),
             depth,
             ..Open::default()
         };
@@ -157,27 +164,30 @@ impl<'a> Keys<'a> {
         if self.open.object != 0 {
             self.table.iter_mut().for_each(|table| table.close());
         }
+        let inner = self.taken - self.open.before;
         self.open = self.outer.pop().unwrap_or_default();
+        // Its keys are none of the outer object's.
+        self.open.limit = self.body_max.min(self.open.limit.saturating_add(inner));
     }
 
     /// Takes the next key of the innermost object, or says why it may not stand there.
     #[inline(always)]
-    pub(super) fn take(&mut self, key: KeySpan, escaped: bool) -> Result<(), Reason> {
-        if self.open.count >= self.object_max || self.left == 0 {
+    pub(super) fn take(&mut self, bytes: &[u8], key: KeySpan, escaped: bool) -> Result<(), Reason> {
+        if self.taken >= self.open.limit {
             return too_many();
         }
-        self.open.count += 1;
-        self.left -= 1;
+        self.taken += 1;
         let word = if escaped {
-            word_of_escaped(key.raw(self.bytes))?
+            word_of_escaped(key.raw(bytes))?
         } else {
-            word(self.bytes, key)
+            word(bytes, key)
         };
-        if self.open.count > LISTED_MAX {
-            return self.take_hashed(key, escaped);
+        let listed = self.listed.len().wrapping_sub(self.open.first as usize);
+        if self.open.object != 0 || listed >= LISTED_MAX {
+            return self.take_hashed(bytes, key, escaped);
         }
         let bit = 1 << (word.wrapping_mul(MIX) >> 58);
-        if self.open.filter & bit != 0 && self.is_listed(word, key) {
+        if self.open.filter & bit != 0 && self.is_listed(bytes, word, key) {
             return Err(Reason::DuplicateKey);
         }
         self.open.filter |= bit;
@@ -185,23 +195,24 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    fn is_listed(&self, word: u64, key: KeySpan) -> bool {
+    #[inline(never)]
+    fn is_listed(&self, bytes: &[u8], word: u64, key: KeySpan) -> bool {
         let listed = self.listed.get(self.open.first as usize..);
         let mut listed = listed.unwrap_or_default().iter();
-        listed.any(|other| other.word == word && other.key.same(key, self.bytes))
+        listed.any(|other| other.word == word && other.key.same(key, bytes))
     }
 
     #[inline(never)]
-    fn take_hashed(&mut self, key: KeySpan, escaped: bool) -> Result<(), Reason> {
+    fn take_hashed(&mut self, bytes: &[u8], key: KeySpan, escaped: bool) -> Result<(), Reason> {
         let table = self.table.get_or_insert_default();
         if self.open.object == 0 {
             self.open.object = table.open();
             for listed in self.listed.drain(self.open.first as usize..) {
-                let escaped = memchr::memchr(b'\\', listed.key.raw(self.bytes)).is_some();
-                table.insert(self.bytes, self.open.object, listed.key, escaped);
+                let escaped = memchr::memchr(b'\\', listed.key.raw(bytes)).is_some();
+                table.insert(bytes, self.open.object, listed.key, escaped);
             }
         }
-        if table.insert(self.bytes, self.open.object, key, escaped) {
+        if table.insert(bytes, self.open.object, key, escaped) {
             Ok(())
         } else {
             Err(Reason::DuplicateKey)
@@ -220,8 +231,8 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Eight bytes of a key, the first lowest.
 #[inline(always)]
 fn eight(bytes: &[u8], at: usize) -> Option<u64> {
-    let eight = bytes.get(at..at.checked_add(8)?)?;
-    Some(u64::from_le_bytes(eight.try_into().ok()?))
+    let eight = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*eight))
 }
 
 /// A word that keys of the same meaning share: up to eight bytes are the word, longer keys give both their ends. (No key
@@ -269,12 +280,14 @@ mod tests {
     /// Takes the keys of one object, given as they are written; how many were taken before one was refused.
     fn taken(written: &[&str]) -> (usize, Option<Reason>) {
         let bytes = written.concat();
-        let mut keys = Keys::new(bytes.as_bytes(), usize::MAX, usize::MAX);
+        let mut keys = Keys::new(usize::MAX, usize::MAX);
         keys.enter(1);
         let mut start = 0;
         for (n, raw) in written.iter().enumerate() {
             let end = start + raw.len();
-            if let Err(reason) = keys.take(KeySpan { start, end }, raw.contains('\\')) {
+            if let Err(reason) =
+                keys.take(bytes.as_bytes(), KeySpan { start, end }, raw.contains('\\'))
+            {
                 return (n, Some(reason));
             }
             start = end;
@@ -302,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_duplicate_is_found_at_every_place_of_an_object_of_any_size() {
-        let listed = LISTED_MAX as usize;
+        let listed = LISTED_MAX;
         for size in [2, listed, listed + 1, listed + 2, 100, 1_024] {
             let names: Vec<String> = (0..size).map(|n| format!("key{n}")).collect();
             let mut written: Vec<&str> = names.iter().map(String::as_str).collect();

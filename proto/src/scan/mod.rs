@@ -7,12 +7,15 @@
 //! ```
 
 mod envelope;
+mod grammar;
 pub mod jsonrpc;
 mod keys;
 pub mod lines;
 mod plain;
 mod reader;
 mod reason;
+pub mod reply;
+mod routing;
 mod simd;
 pub mod splice;
 pub mod sse;

@@ -2,16 +2,36 @@
 //! vectorised one is tested and fuzzed against.
 
 use super::{reason::Reason, text};
+use std::num::NonZeroU64;
 
-/// Where a string ends.
+/// Where a string ends and what is in it, in one word that stays in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StringEnd {
+pub(super) struct StringEnd(NonZeroU64);
+
+impl StringEnd {
+    #[inline(always)]
+    pub(super) fn new(at: usize, wide: bool, escaped: bool) -> Self {
+        let flags = u64::from(wide) << 1 | u64::from(escaped) << 2;
+        Self(NonZeroU64::MIN | (at as u64) << 3 | flags)
+    }
+
     /// Its closing quote.
-    pub at: usize,
+    #[inline(always)]
+    pub(super) fn at(self) -> usize {
+        (self.0.get() >> 3) as usize
+    }
+
     /// Whether a byte of it is not ASCII: it must be validated as UTF-8.
-    pub wide: bool,
+    #[inline(always)]
+    pub(super) fn wide(self) -> bool {
+        self.0.get() & 2 != 0
+    }
+
     /// Whether it is written with escapes.
-    pub escaped: bool,
+    #[inline(always)]
+    pub(super) fn escaped(self) -> bool {
+        self.0.get() & 4 != 0
+    }
 }
 
 /// The two searches that most bytes of a message pass through.
@@ -47,7 +67,7 @@ pub(super) fn fault(bytes: &[u8], from: usize) -> (Reason, usize) {
     match find(bytes, from) {
         Err(fault) => fault,
         // Not reached: the kernels agree. Should one of them err, the message is refused, never misread.
-        Ok(end) => (Reason::Syntax, end.at),
+        Ok(end) => (Reason::Syntax, end.at()),
     }
 }
 
@@ -72,7 +92,7 @@ fn find(bytes: &[u8], from: usize) -> Result<StringEnd, (Reason, usize)> {
             Some(_) => return Err((Reason::ControlCharacter, at)),
         }
     }
-    Ok(StringEnd { at, wide, escaped })
+    Ok(StringEnd::new(at, wide, escaped))
 }
 
 fn bad_escape(bytes: &[u8], at: usize) -> Reason {
@@ -94,7 +114,7 @@ fn zero_bytes(word: u64) -> u64 {
 
 /// The index of the first `"`, `\` or control character at or after `from` (the length if there is none), and whether
 /// a byte before it is not ASCII.
-fn special(bytes: &[u8], from: usize) -> (usize, bool) {
+pub(super) fn special(bytes: &[u8], from: usize) -> (usize, bool) {
     let mut at = from;
     let mut seen = 0;
     // Eight bytes at a time; each test's lowest set bit is exact, so the lowest of the three is the first special byte.

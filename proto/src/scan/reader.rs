@@ -6,7 +6,8 @@ use super::{
     Bounds,
     keys::{KeySpan, Keys},
     plain::{self, Kernel, StringEnd},
-    reason::{Reason, Refusal},
+    reason::{Fault, Reason},
+    routing::is_proto,
     text,
     value::Type,
 };
@@ -35,13 +36,32 @@ impl<'a> Text<'a> {
     }
 
     /// What it means.
-    pub(super) fn decoded(&self) -> Result<Cow<'a, str>, Refusal> {
+    pub(super) fn decoded(&self) -> Result<Cow<'a, str>, Fault> {
         let raw = std::str::from_utf8(self.raw);
-        let raw = raw.map_err(|e| Refusal::new(Reason::Encoding, self.at + 1 + e.valid_up_to()))?;
+        let raw = raw.map_err(|e| Fault::new(Reason::Encoding, self.at + 1 + e.valid_up_to()))?;
         if !self.escaped {
             return Ok(Cow::Borrowed(raw));
         }
-        text::unescape(raw).ok_or(Refusal::new(Reason::Syntax, self.at))
+        text::unescape(raw).ok_or(Fault::new(Reason::Syntax, self.at))
+    }
+}
+
+/// Where a string stands.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    /// Its opening quote.
+    at: usize,
+    end: StringEnd,
+}
+
+impl Span {
+    #[inline(always)]
+    fn of(self, bytes: &[u8]) -> Text<'_> {
+        Text {
+            raw: bytes.get(self.at + 1..self.end.at()).unwrap_or_default(),
+            escaped: self.end.escaped(),
+            at: self.at,
+        }
     }
 }
 
@@ -61,13 +81,13 @@ impl<'a> Place<'a> {
 
     #[cold]
     #[inline(never)]
-    fn refuse<T>(self, reason: Reason) -> Result<T, Refusal> {
-        Err(Refusal::new(reason, self.at))
+    fn refuse<T>(self, reason: Reason) -> Result<T, Fault> {
+        Err(Fault::new(reason, self.at))
     }
 
     #[cold]
     #[inline(never)]
-    fn unexpected<T>(self) -> Result<T, Refusal> {
+    fn unexpected<T>(self) -> Result<T, Fault> {
         self.refuse(match self.peek() {
             None => Reason::Truncated,
             Some(_) => Reason::Syntax,
@@ -82,7 +102,7 @@ impl<'a> Place<'a> {
     }
 
     #[inline(always)]
-    fn word<const N: usize>(&mut self, word: &[u8; N]) -> Result<(), Refusal> {
+    fn word<const N: usize>(&mut self, word: &[u8; N]) -> Result<(), Fault> {
         if self.bytes.get(self.at..self.at + N) == Some(word) {
             self.at += N;
             return Ok(());
@@ -92,7 +112,7 @@ impl<'a> Place<'a> {
 
     #[cold]
     #[inline(never)]
-    fn misspelt(mut self, word: &[u8]) -> Result<(), Refusal> {
+    fn misspelt(mut self, word: &[u8]) -> Result<(), Fault> {
         for &byte in word {
             if self.peek() != Some(byte) {
                 break;
@@ -103,7 +123,7 @@ impl<'a> Place<'a> {
     }
 
     #[inline(always)]
-    fn digits(&mut self) -> Result<(), Refusal> {
+    fn digits(&mut self) -> Result<(), Fault> {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
@@ -116,7 +136,7 @@ impl<'a> Place<'a> {
 
     /// A number; whether it is written as an integer.
     #[inline(always)]
-    fn number(&mut self) -> Result<bool, Refusal> {
+    fn number(&mut self) -> Result<bool, Fault> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
@@ -133,7 +153,7 @@ impl<'a> Place<'a> {
     }
 
     #[inline(never)]
-    fn fraction(mut self) -> Result<Self, Refusal> {
+    fn fraction(mut self) -> Result<Self, Fault> {
         if self.peek() == Some(b'.') {
             self.at += 1;
             self.digits()?;
@@ -155,7 +175,7 @@ pub(super) struct Reader<'a, K> {
     here: Place<'a>,
     depth: u32,
     depth_max: u32,
-    keys: Keys<'a>,
+    keys: Keys,
     /// From the first string that is not ASCII to the end of the last one: the bytes that are validated in the end.
     wide: Option<(usize, usize)>,
     kernel: PhantomData<K>,
@@ -163,9 +183,9 @@ pub(super) struct Reader<'a, K> {
 
 impl<'a, K: Kernel> Reader<'a, K> {
     /// A cursor before the first value.
-    pub(super) fn new(body: &'a [u8], bounds: &Bounds) -> Result<Self, Refusal> {
+    pub(super) fn new(body: &'a [u8], bounds: &Bounds) -> Result<Self, Fault> {
         if body.starts_with(b"\xef\xbb\xbf") {
-            return Err(Refusal::new(Reason::Bom, 0));
+            return Err(Fault::new(Reason::Bom, 0));
         }
         let reader = Self {
             here: Place {
@@ -174,12 +194,12 @@ impl<'a, K: Kernel> Reader<'a, K> {
             },
             depth: 0,
             depth_max: bounds.depth_max.try_into().unwrap_or(u32::MAX),
-            keys: Keys::new(body, bounds.keys_object_max, bounds.keys_body_max),
+            keys: Keys::new(bounds.keys_object_max, bounds.keys_body_max),
             wide: None,
             kernel: PhantomData,
         };
         if reader.peek().is_none() {
-            return Err(Refusal::new(Reason::Empty, 0));
+            return Err(Fault::new(Reason::Empty, 0));
         }
         Ok(reader)
     }
@@ -195,7 +215,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
     }
 
     /// Nothing but white space may be left, and all that was read must have been UTF-8 (outside strings all is ASCII).
-    pub(super) fn finish(&mut self) -> Result<(), Refusal> {
+    pub(super) fn finish(&mut self) -> Result<(), Fault> {
         self.space();
         if self.peek().is_some() {
             return self.refuse(Reason::Trailing);
@@ -212,7 +232,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
     /// The type of the value at the cursor.
     #[inline(always)]
-    pub(super) fn kind(&self) -> Result<Type, Refusal> {
+    pub(super) fn kind(&self) -> Result<Type, Fault> {
         Ok(match self.peek() {
             Some(b'{') => Type::Object,
             Some(b'[') => Type::Array,
@@ -229,11 +249,11 @@ impl<'a, K: Kernel> Reader<'a, K> {
         self.here.peek()
     }
 
-    fn refuse<T>(&self, reason: Reason) -> Result<T, Refusal> {
+    fn refuse<T>(&self, reason: Reason) -> Result<T, Fault> {
         self.here.refuse(reason)
     }
 
-    fn unexpected<T>(&self) -> Result<T, Refusal> {
+    fn unexpected<T>(&self) -> Result<T, Fault> {
         self.here.unexpected()
     }
 
@@ -243,49 +263,45 @@ impl<'a, K: Kernel> Reader<'a, K> {
     }
 
     /// A number; whether it is written as an integer.
-    pub(super) fn number(&mut self) -> Result<bool, Refusal> {
+    pub(super) fn number(&mut self) -> Result<bool, Fault> {
         self.here.number()
     }
 
     /// Passes a string, whose opening quote is there.
     #[inline(always)]
-    fn pass_string(&mut self, here: &mut Place<'a>) -> Result<StringEnd, Refusal> {
+    fn pass_string(&mut self, here: &mut Place<'a>) -> Result<StringEnd, Fault> {
         let start = here.at + 1;
         let Some(end) = K::string(here.bytes, start) else {
             return not_a_string(here.bytes, start);
         };
-        if end.wide {
+        if end.wide() {
             let first = self.wide.map_or(start, |(first, _)| first);
-            self.wide = Some((first, end.at));
+            self.wide = Some((first, end.at()));
         }
-        here.at = end.at + 1;
+        here.at = end.at() + 1;
         Ok(end)
     }
 
     /// A string.
-    pub(super) fn string(&mut self) -> Result<Text<'a>, Refusal> {
+    pub(super) fn string(&mut self) -> Result<Text<'a>, Fault> {
         let mut here = self.here;
-        let text = self.text(&mut here)?;
+        let span = self.text(&mut here)?;
         self.here = here;
-        Ok(text)
+        Ok(span.of(here.bytes))
     }
 
     #[inline(always)]
-    fn text(&mut self, here: &mut Place<'a>) -> Result<Text<'a>, Refusal> {
+    fn text(&mut self, here: &mut Place<'a>) -> Result<Span, Fault> {
         let at = here.at;
         if here.peek() != Some(b'"') {
             return here.unexpected();
         }
         let end = self.pass_string(here)?;
-        Ok(Text {
-            raw: here.bytes.get(at + 1..end.at).unwrap_or_default(),
-            escaped: end.escaped,
-            at,
-        })
+        Ok(Span { at, end })
     }
 
     #[inline(always)]
-    fn enter(&mut self, here: &mut Place<'a>) -> Result<(), Refusal> {
+    fn enter(&mut self, here: &mut Place<'a>) -> Result<(), Fault> {
         if self.depth >= self.depth_max {
             return here.refuse(Reason::TooDeep);
         }
@@ -303,12 +319,14 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
     /// Reads a key with its colon, up to the value.
     #[inline(always)]
-    fn key(&mut self, here: &mut Place<'a>) -> Result<Text<'a>, Refusal> {
+    fn key(&mut self, here: &mut Place<'a>) -> Result<Span, Fault> {
         let key = self.text(here)?;
-        let start = key.at + 1;
-        let end = start + key.raw.len();
-        if let Err(reason) = self.keys.take(KeySpan { start, end }, key.escaped) {
-            return Err(Refusal::new(reason, key.at));
+        let span = KeySpan {
+            start: key.at + 1,
+            end: key.end.at(),
+        };
+        if let Err(reason) = self.keys.take(here.bytes, span, key.end.escaped()) {
+            return Err(Fault::new(reason, key.at));
         }
         here.space::<K>();
         if here.peek() != Some(b':') {
@@ -321,14 +339,14 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
     /// The same for a caller that the key means something to: not worth a copy of the code for each.
     #[inline(never)]
-    fn key_here(&mut self) -> Result<Text<'a>, Refusal> {
+    fn key_here(&mut self) -> Result<Text<'a>, Fault> {
         let mut here = self.here;
         let key = self.key(&mut here)?;
         self.here = here;
-        Ok(key)
+        Ok(key.of(here.bytes))
     }
 
-    fn enter_here(&mut self) -> Result<(), Refusal> {
+    fn enter_here(&mut self) -> Result<(), Fault> {
         let mut here = self.here;
         self.enter(&mut here)?;
         self.here = here;
@@ -342,7 +360,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
     /// After a member or element: whether another one follows.
     #[inline(always)]
-    fn another(&mut self, close: u8) -> Result<bool, Refusal> {
+    fn another(&mut self, close: u8) -> Result<bool, Fault> {
         self.space();
         match self.peek() {
             Some(b',') => {
@@ -360,8 +378,8 @@ impl<'a, K: Kernel> Reader<'a, K> {
     #[inline(always)]
     pub(super) fn object(
         &mut self,
-        mut member: impl FnMut(&mut Self, Text<'a>) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+        mut member: impl FnMut(&mut Self, Text<'a>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         self.enter_here()?;
         self.keys.enter(self.depth);
         let mut more = self.peek() != Some(b'}');
@@ -378,8 +396,8 @@ impl<'a, K: Kernel> Reader<'a, K> {
     /// Reads an array whose elements mean something to the caller; how many there were.
     pub(super) fn array(
         &mut self,
-        mut element: impl FnMut(&mut Self) -> Result<(), Refusal>,
-    ) -> Result<usize, Refusal> {
+        mut element: impl FnMut(&mut Self) -> Result<(), Fault>,
+    ) -> Result<usize, Fault> {
         self.enter_here()?;
         let mut count = 0;
         let mut more = self.peek() != Some(b']');
@@ -394,7 +412,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
     /// Passes any value. Unless `free`, the key `__proto__` is refused at every depth.
     #[inline(never)]
-    pub(super) fn value(&mut self, free: bool) -> Result<&'a [u8], Refusal> {
+    pub(super) fn value(&mut self, free: bool) -> Result<&'a [u8], Fault> {
         let start = self.here.at;
         self.here = self.pass(self.here, free)?;
         Ok(self.since(start))
@@ -402,7 +420,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
     /// Where the value ends.
     #[inline(always)]
-    fn pass(&mut self, mut here: Place<'a>, free: bool) -> Result<Place<'a>, Refusal> {
+    fn pass(&mut self, mut here: Place<'a>, free: bool) -> Result<Place<'a>, Fault> {
         let outside = self.depth;
         loop {
             match here.peek() {
@@ -457,10 +475,10 @@ impl<'a, K: Kernel> Reader<'a, K> {
     }
 
     #[inline(always)]
-    fn nested_key(&mut self, here: &mut Place<'a>, free: bool) -> Result<(), Refusal> {
+    fn nested_key(&mut self, here: &mut Place<'a>, free: bool) -> Result<(), Fault> {
         let key = self.key(here)?;
-        if !free && *key.meaning() == *b"__proto__" {
-            return Err(Refusal::new(Reason::ProtoKey, key.at));
+        if !free && is_proto(&key.of(here.bytes)) {
+            return Err(Fault::new(Reason::ProtoKey, key.at));
         }
         Ok(())
     }
@@ -468,7 +486,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
 #[cold]
 #[inline(never)]
-fn not_a_string<T>(bytes: &[u8], start: usize) -> Result<T, Refusal> {
+fn not_a_string<T>(bytes: &[u8], start: usize) -> Result<T, Fault> {
     let (reason, at) = plain::fault(bytes, start);
-    Err(Refusal::new(reason, at))
+    Err(Fault::new(reason, at))
 }

@@ -20,6 +20,20 @@ pub struct Refusal {
     pub id: Option<Span>,
 }
 
+/// A refusal of which nobody has asked yet what its id is: two words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fault {
+    pub reason: Reason,
+    pub at: usize,
+}
+
+impl Fault {
+    #[inline(always)]
+    pub(super) fn new(reason: Reason, at: usize) -> Self {
+        Self { reason, at }
+    }
+}
+
 impl Refusal {
     pub(super) fn new(reason: Reason, at: usize) -> Self {
         Self {

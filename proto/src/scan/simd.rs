@@ -69,12 +69,9 @@ mod x86 {
         if quote == 0 || other & upto != 0 {
             return None;
         }
-        Some(StringEnd {
-            at: from + quote.trailing_zeros() as usize,
-            // Bytes behind the string may count: what is ASCII is validated for nothing then.
-            wide: wide != 0,
-            escaped: false,
-        })
+        let at = from + quote.trailing_zeros() as usize;
+        // Bytes behind the string may count as wide: what is ASCII is validated for nothing then.
+        Some(StringEnd::new(at, wide != 0, false))
     }
 
     /// Of 16 bytes: the quotes, the backslashes and control characters, and what is not ASCII, a bit for each byte.
@@ -257,11 +254,8 @@ mod x86 {
                     break;
                 }
                 let upto = stops ^ stops.wrapping_sub(1);
-                return Some(StringEnd {
-                    at: stop,
-                    wide: wide.mask() | (block.mask() & upto) != 0,
-                    escaped: false,
-                });
+                let wide = wide.mask() | (block.mask() & upto) != 0;
+                return Some(StringEnd::new(stop, wide, false));
             }
             wide = wide.or(block);
             at += BLOCK;
@@ -322,11 +316,8 @@ mod x86 {
             }
             if stops != 0 {
                 let stop = at + stops.trailing_zeros() as usize;
-                return (bytes.get(stop) == Some(&b'"')).then_some(StringEnd {
-                    at: stop,
-                    wide,
-                    escaped: escaped_string,
-                });
+                let end = StringEnd::new(stop, wide, escaped_string);
+                return (bytes.get(stop) == Some(&b'"')).then_some(end);
             }
             at += BLOCK;
             if at >= bytes.len() {
@@ -367,11 +358,8 @@ mod tests {
     fn agree_from(alone: &[u8], from: usize) {
         let (fast, plain) = (Simd::string(alone, from), Plain::string(alone, from));
         // Of a short string more may be called wide than is.
-        let wide = fast.is_some_and(|end| end.wide);
-        let plain = plain.map(|end| StringEnd {
-            wide: end.wide || wide,
-            ..end
-        });
+        let wide = fast.is_some_and(|end| end.wide());
+        let plain = plain.map(|end| StringEnd::new(end.at(), end.wide() || wide, end.escaped()));
         assert_eq!(fast, plain, "{:?} from {from}", alone.escape_ascii());
         assert_eq!(Simd::space(alone, from), Plain::space(alone, from));
         if fast.is_none() {
@@ -441,7 +429,7 @@ mod tests {
                 bytes.resize(before + run, b'\\');
                 bytes.extend_from_slice(b"\"\"");
                 let end = before + run + run % 2;
-                let found = Simd::string(&bytes, 0).map(|end| end.at);
+                let found = Simd::string(&bytes, 0).map(|end| end.at());
                 assert_eq!(found, Some(end), "{run} after {before}");
             }
         }

@@ -3,5 +3,6 @@
 mod mcp;
 mod pair;
 mod policy;
+mod reply;
 mod scan;
 mod splice;
