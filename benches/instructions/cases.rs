@@ -1,0 +1,106 @@
+//! What is counted: a name, how many bytes one call reads, and the call.
+
+use proto::{
+    policy::{Policy, Verdict},
+    scan::{self, From},
+};
+use std::hint::black_box;
+use tollgate_benches::{
+    bodies::{alike, bounds, names, sample},
+    policies::{self, Unused, of_conditions, of_tools},
+};
+
+/// Not the seed of any bench: what is counted was not tuned on.
+const SEED: u64 = 0x51f3;
+
+/// A case is made when it is run: the making takes longer than the work.
+pub struct Case {
+    pub name: String,
+    pub make: Box<dyn Fn() -> Work>,
+}
+
+/// What is run, and how many bytes one call reads.
+pub struct Work {
+    pub bytes: usize,
+    pub call: Box<dyn Fn()>,
+}
+
+/// Every case, in the baseline's order.
+pub fn all() -> Vec<Case> {
+    let mut cases: Vec<Case> = names().filter(counted).map(scan).collect();
+    cases.push(case("1,024 keys with equal ends", || {
+        read(alike(1_024).0, From::Client)
+    }));
+    cases.push(case("1,024 keys", || read(alike(1_024).1, From::Client)));
+    for tools in [10, 10_000] {
+        let name = format!("policy of {tools} tools, conditions and limits");
+        let make = move || judge(of_tools(tools), "full_1");
+        cases.push(Case {
+            name,
+            make: Box::new(make),
+        });
+    }
+    for conditions in [1, 50] {
+        let name = format!("policy of {conditions} conditions");
+        let make = move || judge(of_conditions(conditions), "conditional");
+        cases.push(Case {
+            name,
+            make: Box::new(make),
+        });
+    }
+    cases
+}
+
+fn case(name: &str, make: impl Fn() -> Work + 'static) -> Case {
+    Case {
+        name: format!("scan {name}"),
+        make: Box::new(make),
+    }
+}
+
+/// Small ones of every shape, and of the large ones those whose bytes pass in vectors.
+fn counted(&(shape, size): &(&str, &str)) -> bool {
+    let vectors = matches!(shape, "base64" | "CJK");
+    match size {
+        "200 B" => shape == "ordinary",
+        "1 KB" => true,
+        "16 KB" => !vectors,
+        _ => vectors,
+    }
+}
+
+fn scan((shape, size): (&'static str, &'static str)) -> Case {
+    case(&format!("{shape} {size}"), move || {
+        let Some(sample) = sample(SEED, shape, size) else {
+            unreachable!("invariant: the names are those of samples");
+        };
+        read(sample.bytes, sample.from)
+    })
+}
+
+fn read(body: Vec<u8>, from: From) -> Work {
+    let bounds = bounds();
+    Work {
+        bytes: body.len(),
+        call: Box::new(move || {
+            let read = scan::read(black_box(&body), &bounds, from);
+            assert!(
+                black_box(read).is_ok(),
+                "invariant: the bench's bodies are well-formed"
+            );
+        }),
+    }
+}
+
+fn judge(policy: Policy, tool: &'static str) -> Work {
+    Work {
+        bytes: policies::ARGUMENTS.len(),
+        call: Box::new(move || {
+            let verdict = black_box(policy.evaluate(&policies::call(tool), &Unused));
+            assert!(
+                matches!(verdict, Verdict::Admit { .. }),
+                "invariant: the call is admitted"
+            );
+        }),
+    }
+}
