@@ -8,7 +8,7 @@ use crate::{
     wire::{At, Extra, HASH_EVERY, Push, Response},
 };
 use proto::{
-    command::{Batch, Command, Reply},
+    command::{Batch, Command, NodeId, Reply},
     time::Now,
 };
 use raft::{
@@ -172,7 +172,7 @@ impl Replica {
             }
         };
         match applied {
-            Ok(_) if self.machine.removed(self.settings.node) => return self.stop(Stop::Removed),
+            Ok(_) if self.may_go() => return self.stop(Stop::Removed),
             Ok(applied) => self.settle((index, term), applied, now),
             Err(error) => return self.stop(Stop::Entry { index, error }),
         }
@@ -181,6 +181,15 @@ impl Replica {
             self.tell_voters(Extra::Hash { index, hash });
             self.compare((index, self.settings.node, hash));
         }
+    }
+
+    /// Whether this node was removed, and one that stays leads without it.
+    ///
+    /// Where it led itself, it may be the only one that knows the removal to be committed, and those that stay may need
+    /// its vote (or its refusal, which says what is committed) to learn it. It ends when one of them turns it away.
+    fn may_go(&self) -> bool {
+        let leader = NodeId(self.raft.raft.leader_id);
+        self.machine.removed(self.settings.node) && self.machine.configuration().votes(leader)
     }
 
     fn apply_batch(
