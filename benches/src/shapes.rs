@@ -169,7 +169,8 @@ pub(crate) fn small_keys(chance: &mut Chance, bytes: usize) -> String {
             left = chance.below(1_000);
             out.push_str(r#""":0},{"#);
         }
-        left -= 1;
+        // An object may be drawn to have room for none: it has one.
+        left = left.saturating_sub(1);
         let _ = write!(out, r#""{}{n:x}":{},"#, &chance.pick(WORDS)[..2], n % 7);
     });
     out.push_str(r#""":0}]}"#);
