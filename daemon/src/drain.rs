@@ -1,5 +1,10 @@
 //! Shutting down in order: say so, keep accepting for a while, stop accepting, finish, end.
 
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 use tokio::sync::watch;
 
 /// How far a shutdown has come.
@@ -47,5 +52,39 @@ impl Drain {
     /// Waits until this phase or a later one is reached.
     pub async fn reached(receiver: &mut watch::Receiver<Phase>, phase: Phase) {
         let _ = receiver.wait_for(|now| *now >= phase).await;
+    }
+}
+
+/// Waits until nothing is accepted any more. But for the first, a poll costs one atomic load: it is the same task that
+/// polls it each time.
+pub struct Stopping {
+    phases: watch::Receiver<Phase>,
+    reached: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl Stopping {
+    /// Begins to wait.
+    pub fn new(drain: &Drain) -> Self {
+        Self {
+            phases: drain.subscribe(),
+            reached: None,
+        }
+    }
+}
+
+impl Future for Stopping {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.reached.is_some() && matches!(self.phases.has_changed(), Ok(false)) {
+            // The task's waker is registered already.
+            return Poll::Pending;
+        }
+        let Self { phases, reached } = &mut *self;
+        let reached = reached.get_or_insert_with(|| {
+            let mut phases = phases.clone();
+            Box::pin(async move { Drain::reached(&mut phases, Phase::Stopping).await })
+        });
+        reached.as_mut().poll(cx)
     }
 }

@@ -38,6 +38,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
+    runtime::LocalOptions,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
     task::LocalSet,
@@ -310,7 +311,7 @@ async fn join<T>(
 fn core(gate: Arc<Gate>, connections: Arc<Connections>, sockets: Vec<(TcpListener, Serves)>) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -318,8 +319,7 @@ fn core(gate: Arc<Gate>, connections: Arc<Connections>, sockets: Vec<(TcpListene
             return gate.drain.advance(Phase::Ended);
         }
     };
-    let local = LocalSet::new();
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
         let mut phase = gate.drain.subscribe();
         let core = Rc::new(Core {
             gate,
@@ -348,9 +348,9 @@ fn core(gate: Arc<Gate>, connections: Arc<Connections>, sockets: Vec<(TcpListene
             () = Drain::reached(&mut phase, Phase::Ended) => {}
             () = sweeping => {}
         }
-        // What rides in connections that are cut settles as they are dropped, with the LocalSet.
+        // What rides in connections that are cut settles as they are dropped, with the runtime.
     });
-    drop(local);
+    drop(runtime);
 }
 
 /// Says so, waits, stops accepting, lets finish, cuts, flushes. A second signal ends the process at once.

@@ -1,6 +1,6 @@
 //! The immutable view: grants, policies, servers and bounds in force, swapped whole.
 
-use crate::bounds::Bounds;
+use crate::{bounds::Bounds, upstream::streamable_http::Route};
 use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue};
 use proto::{
@@ -11,7 +11,10 @@ use proto::{
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::watch;
@@ -103,6 +106,13 @@ pub struct Grant {
     pub servers: HashMap<ServerName, Binding, foldhash::fast::RandomState>,
 }
 
+impl Grant {
+    /// Whether it has not expired at this time, milliseconds since 1970.
+    pub fn lives(&self, at_ms: u64) -> bool {
+        self.expires_ms.is_none_or(|expires_ms| at_ms < expires_ms)
+    }
+}
+
 /// What a grant may do on one server.
 #[derive(Clone, Debug)]
 pub struct Binding {
@@ -151,7 +161,7 @@ impl Transport {
 }
 
 /// A streamable HTTP endpoint.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct HttpTarget {
     /// `http` or `https`, host, optional port, path and query.
     pub url: http::Uri,
@@ -159,6 +169,14 @@ pub struct HttpTarget {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// PEM file of the certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// What is made of these on the first request.
+    pub route: OnceLock<Result<Route, String>>,
+}
+
+impl PartialEq for HttpTarget {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.url, &self.headers, &self.ca_file) == (&other.url, &other.headers, &other.ca_file)
+    }
 }
 
 /// A command to start.
@@ -226,6 +244,7 @@ impl View {
 #[derive(Debug)]
 pub struct Views {
     current: ArcSwapOption<View>,
+    revision: AtomicU64,
     changed: watch::Sender<u64>,
 }
 
@@ -233,6 +252,7 @@ impl Default for Views {
     fn default() -> Self {
         Self {
             current: ArcSwapOption::empty(),
+            revision: AtomicU64::new(0),
             changed: watch::channel(0).0,
         }
     }
@@ -243,10 +263,15 @@ impl Views {
     pub fn load(&self) -> Option<Arc<View>> {
         self.current.load_full()
     }
+    /// Whether the view of this revision is (still) the one in force; one atomic load.
+    pub fn is_in_force(&self, revision: u64) -> bool {
+        self.revision.load(Ordering::Acquire) == revision
+    }
     /// Puts a view in force and tells the streams.
     pub fn put(&self, view: Arc<View>) {
         let revision = view.revision;
         self.current.store(Some(view));
+        self.revision.store(revision, Ordering::Release);
         self.changed.send_replace(revision);
     }
     /// Wakes when a view takes effect; the value is its revision.

@@ -224,6 +224,7 @@ pub(super) mod tests {
                     .unwrap(),
                 headers: Vec::new(),
                 ca_file: None,
+                route: Default::default(),
             }),
             extra_methods: Vec::new(),
             timeout: Duration::from_secs(1),

@@ -30,6 +30,7 @@ use std::{
 use suppress::Suppressor;
 use tokio::{
     sync::{
+        Notify,
         mpsc::{self, error::TrySendError},
         oneshot,
     },
@@ -96,7 +97,7 @@ pub enum SyslogTarget {
 /// The handle that the gateway holds. The writer ends when it is closed or when every handle is gone.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    records: mpsc::Sender<Record>,
+    records: mpsc::Sender<Box<Record>>,
     rejections: mpsc::Sender<Rejection>,
     operations: mpsc::Sender<Operation>,
     commands: mpsc::Sender<Command>,
@@ -105,7 +106,7 @@ pub struct Audit {
 
 /// A place in the queue, taken before a call is forwarded, so that its line cannot be lost. Dropping it frees it.
 #[derive(Debug)]
-pub struct Slot(mpsc::OwnedPermit<Record>);
+pub struct Slot(mpsc::OwnedPermit<Box<Record>>);
 
 /// A place for the line of an operator's change, taken before it is tried. Dropping it frees it.
 #[derive(Debug)]
@@ -121,6 +122,8 @@ struct Shared {
     /// The sink takes lines and has room for more calls.
     ready: AtomicBool,
     refused: AtomicU64,
+    /// Wakes the writer while it lets lines gather.
+    hurry: Notify,
     suppressor: Mutex<Suppressor>,
 }
 
@@ -143,13 +146,14 @@ impl Audit {
         queue: usize,
         now_ms: fn() -> u64,
     ) -> anyhow::Result<Self> {
-        let (records, records_taken) = mpsc::channel(queue.max(1));
+        let (records, records_taken) = mpsc::channel::<Box<Record>>(queue.max(1));
         let (rejections, rejections_taken) = mpsc::channel(REJECTIONS);
         let (operations, operations_taken) = mpsc::channel(OPERATIONS);
         let (commands, commands_taken) = mpsc::channel(COMMANDS);
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(true),
             refused: AtomicU64::new(0),
+            hurry: Notify::new(),
             suppressor: Mutex::default(),
         });
         let writer = Writer {
@@ -177,6 +181,23 @@ impl Audit {
         })
     }
 
+    /// Takes a place if there is one now.
+    pub fn try_slot(&self) -> Option<Slot> {
+        if !self.shared.ready.load(Relaxed) {
+            return None;
+        }
+        let permit = self.records.clone().try_reserve_owned().ok()?;
+        self.hurry_if_short();
+        Some(Slot(permit))
+    }
+
+    /// The writer takes its time, so that it is woken for many lines at once; not where places are running out.
+    fn hurry_if_short(&self) {
+        if self.records.capacity() < self.records.max_capacity() / 4 {
+            self.shared.hurry.notify_one();
+        }
+    }
+
     /// Takes a place; waits at most `wait` (the bound `audit_wait`).
     pub async fn slot(&self, wait: Duration) -> Result<Slot, Refused> {
         let slot = self.place(wait).await.map(Slot);
@@ -186,7 +207,7 @@ impl Audit {
         slot.ok_or(Refused)
     }
 
-    async fn place(&self, wait: Duration) -> Option<mpsc::OwnedPermit<Record>> {
+    async fn place(&self, wait: Duration) -> Option<mpsc::OwnedPermit<Box<Record>>> {
         if !self.shared.ready.load(Relaxed) {
             return None;
         }
@@ -194,6 +215,7 @@ impl Audit {
             Ok(permit) => Some(permit),
             Err(TrySendError::Closed(_)) => None,
             Err(TrySendError::Full(records)) => {
+                self.shared.hurry.notify_one();
                 timeout(wait, records.reserve_owned()).await.ok()?.ok()
             }
         }
@@ -275,7 +297,7 @@ impl Audit {
 
 impl Slot {
     /// Queues the record. Never waits, never fails.
-    pub fn write(self, record: Record) {
+    pub fn write(self, record: Box<Record>) {
         self.0.send(record);
     }
 }

@@ -135,7 +135,7 @@ async fn a_full_queue_refuses_after_the_wait_and_no_line_is_lost() {
         match audit.slot(SHORT).await {
             Ok(slot) => {
                 written.push(written.len() as u128);
-                slot.write(record(written.len() as u128 - 1));
+                slot.write(Box::new(record(written.len() as u128 - 1)));
             }
             Err(Refused) => break start.elapsed(),
         }
@@ -146,7 +146,7 @@ async fn a_full_queue_refuses_after_the_wait_and_no_line_is_lost() {
     assert_eq!((audit.queued(), audit.refused()), (4, 1));
     sink.set(Mood::Works);
     // A place comes free while somebody waits.
-    audit.slot(LONG).await.unwrap().write(record(999));
+    audit.slot(LONG).await.unwrap().write(Box::new(record(999)));
     written.push(999);
     audit.close().await;
     assert_eq!(sink.requests(), written);
@@ -173,7 +173,7 @@ async fn a_sink_that_fails_makes_calls_refused_and_its_lines_are_written_when_it
     ];
     sink.set(Mood::Fails);
     for (n, slot) in slots.into_iter().enumerate() {
-        slot.write(record(n as u128));
+        slot.write(Box::new(record(n as u128)));
     }
     until("not ready", || !audit.ready()).await;
     assert!(audit.slot(SHORT).await.is_err());
@@ -192,7 +192,7 @@ async fn a_sink_without_room_refuses_calls_but_takes_the_lines_of_those_that_wer
     sink.set(Mood::Short);
     until("not ready", || !audit.ready()).await;
     assert!(audit.slot(SHORT).await.is_err());
-    slot.write(record(7));
+    slot.write(Box::new(record(7)));
     until("written", || sink.requests() == [7]).await;
     sink.set(Mood::Works);
     until("ready", || audit.ready()).await;
@@ -203,14 +203,14 @@ async fn closing_waits_for_calls_that_hold_a_place_and_syncs() {
     let sink = Moody::new(Mood::Works);
     let audit = sink.start(16);
     let slot = audit.slot(SHORT).await.unwrap();
-    audit.slot(SHORT).await.unwrap().write(record(1));
+    audit.slot(SHORT).await.unwrap().write(Box::new(record(1)));
     let closing = tokio::spawn({
         let audit = audit.clone();
         async move { audit.close().await }
     });
     until("closing", || !audit.ready()).await;
     assert!(audit.slot(SHORT).await.is_err());
-    slot.write(record(2));
+    slot.write(Box::new(record(2)));
     closing.await.unwrap();
     assert_eq!(sink.requests(), [1, 2]);
     assert_eq!(sink.state().synced, 1);
@@ -224,7 +224,7 @@ async fn closing_while_the_sink_fails_tries_on_and_succeeds_when_it_works_in_tim
     let sink = Moody::new(Mood::Fails);
     let audit = sink.start(16);
     for n in 0..3 {
-        audit.slot(SHORT).await.unwrap().write(record(n));
+        audit.slot(SHORT).await.unwrap().write(Box::new(record(n)));
     }
     until("not ready", || !audit.ready()).await;
     let closing = tokio::spawn(async move { audit.close().await });
@@ -275,7 +275,7 @@ async fn lines_reach_a_file_and_closing_leaves_them_there() {
     });
     let audit = Audit::start(Settings { sink, queue: 8 }).unwrap();
     for n in 0..100 {
-        audit.slot(LONG).await.unwrap().write(record(n));
+        audit.slot(LONG).await.unwrap().write(Box::new(record(n)));
     }
     audit.close().await;
     let text = std::fs::read_to_string(&path).unwrap();

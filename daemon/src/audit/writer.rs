@@ -4,6 +4,7 @@ use super::{Shared, batch::Batch, sink::Out};
 use proto::audit::{Operation, Record, Rejection};
 use std::{
     io,
+    pin::pin,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -13,7 +14,10 @@ use tokio::{
 };
 
 /// Records that the writer takes in one go, beside those in the queue.
-const BATCH: usize = 256;
+const BATCH: usize = 1_024;
+/// How long lines gather after some were written: a call of the system and a change of threads for each would cost more
+/// than all that makes the lines. A line that comes alone is written at once.
+const GATHER: Duration = Duration::from_millis(10);
 /// How often the sink is looked after and suppressed counts are written.
 const TICK: Duration = Duration::from_millis(250);
 /// Pauses between tries of a sink that fails.
@@ -34,7 +38,7 @@ pub(super) enum Command {
 pub(super) struct Writer {
     pub(super) out: Box<dyn Out>,
     pub(super) shared: Arc<Shared>,
-    pub(super) records: mpsc::Receiver<Record>,
+    pub(super) records: mpsc::Receiver<Box<Record>>,
     pub(super) rejections: mpsc::Receiver<Rejection>,
     pub(super) operations: mpsc::Receiver<Operation>,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -72,6 +76,8 @@ impl Writer {
         let mut records = Vec::with_capacity(BATCH);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut gathering = false;
+        let mut gathered = pin!(sleep_until(Instant::now()));
         loop {
             // Rejections may come first: there are at most a few lines a second of them.
             tokio::select! {
@@ -88,14 +94,21 @@ impl Writer {
                 }
                 Some(rejection) = self.rejections.recv() => batch.push(|out| rejection.write_line(out)),
                 Some(operation) = self.operations.recv() => batch.push(|out| operation.write_line(out)),
-                n = self.records.recv_many(&mut records, BATCH) => match n {
+                n = self.records.recv_many(&mut records, BATCH), if !gathering => match n {
                     0 => return End::Dropped,
-                    _ => push_records(batch, &mut records),
+                    _ => push_records(batch, records.drain(..)),
                 },
+                () = self.shared.hurry.notified(), if gathering => gathering = false,
+                () = gathered.as_mut(), if gathering => gathering = false,
+            }
+            if batch.is_empty() {
+                continue;
             }
             if let Some(done) = self.write(batch, None).await {
                 return End::Closed(done);
             }
+            gathering = true;
+            gathered.as_mut().reset(Instant::now() + GATHER);
         }
     }
 
@@ -107,7 +120,7 @@ impl Writer {
         let mut records = Vec::with_capacity(BATCH);
         while let Ok(1..) = timeout_at(deadline, self.records.recv_many(&mut records, BATCH)).await
         {
-            push_records(batch, &mut records);
+            push_records(batch, records.drain(..));
             self.write(batch, Some(deadline)).await;
         }
         while let Ok(Some(operation)) = timeout_at(deadline, self.operations.recv()).await {
@@ -181,8 +194,8 @@ impl Writer {
     }
 }
 
-fn push_records(batch: &mut Batch, records: &mut Vec<Record>) {
-    for record in records.drain(..) {
+fn push_records(batch: &mut Batch, records: std::vec::Drain<'_, Box<Record>>) {
+    for record in records {
         batch.push(|out| record.write_line(out));
     }
 }

@@ -74,10 +74,13 @@ pub async fn run(
     let work = async move {
         let mut recorder = Some(recorder);
         for (index, piece) in pieces.into_iter().enumerate() {
-            asked.now = clock::now();
+            asked.at(clock::now());
             let recorder = match recorder.take() {
                 Some(first) => first,
-                None => asked.recorder(&core.gate, "POST").await,
+                None => {
+                    asked.arrived = asked.now;
+                    asked.recorder(&core.gate, "POST").await
+                }
             };
             let Ok(Body::One(envelope)) =
                 scan::read(&piece, &asked.view.bounds.scan(), From::Client)

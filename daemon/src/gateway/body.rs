@@ -1,12 +1,11 @@
 //! Bodies on their way to the client.
 
 use super::{inspect, paced::Busy, relay::Ride};
-use crate::upstream::Body;
+use crate::upstream::{Body, alarm::Alarm};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::{
     cell::RefCell,
-    future::Future,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -29,7 +28,7 @@ pub enum OutKind {
     /// All of it.
     Full(Option<Bytes>),
     /// An upstream's JSON as it comes.
-    Json(Box<JsonBody>),
+    Json(JsonBody),
     /// Events from the task that relays them.
     Events(mpsc::Receiver<Result<Bytes, Cut>>),
 }
@@ -55,8 +54,9 @@ impl Out {
         let gone = match &mut self.kind {
             OutKind::Full(bytes) => bytes.as_ref().is_none_or(|bytes| bytes.len() <= COPY_MAX),
             OutKind::Json(json) => {
-                if h2 {
-                    json.watch();
+                match h2 {
+                    true => json.watch(),
+                    false => busy.reply_until(json.deadline.into()),
                 }
                 false
             }
@@ -100,14 +100,19 @@ impl http_body::Body for Out {
 pub struct JsonBody {
     state: Rc<RefCell<State>>,
     deadline: Instant,
-    /// The deadline while the upstream keeps us waiting.
-    timer: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// The deadline while the client keeps us waiting: nobody asks this body for anything then.
+    /// For transports without an alarm of their own.
+    alarm: Alarm,
+    /// The deadline while an HTTP/2 client keeps us waiting: nobody asks this body for anything then. (An HTTP/1
+    /// connection that cannot write is watched over as a whole.)
     watch: Option<tokio::task::JoinHandle<()>>,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once a reply, and almost always the large one"
+)]
 enum State {
-    Passing(Box<Passing>),
+    Passing(Passing),
     Over,
     Cut,
 }
@@ -136,9 +141,9 @@ impl JsonBody {
             tries: 0,
         };
         Self {
-            state: Rc::new(RefCell::new(State::Passing(Box::new(passing)))),
+            state: Rc::new(RefCell::new(State::Passing(passing))),
             deadline,
-            timer: None,
+            alarm: Alarm::default(),
             watch: None,
         }
     }
@@ -157,26 +162,16 @@ impl JsonBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        let polled = self.state.borrow_mut().poll(cx);
-        match polled {
-            Poll::Ready(Some(Ok(chunk))) => {
-                let more = matches!(&*self.state.borrow(), State::Passing(_));
-                if more {
-                    self.watch();
-                }
-                Poll::Ready(Some(Ok(chunk)))
-            }
-            Poll::Ready(end) => Poll::Ready(end),
-            Poll::Pending => {
-                let deadline = self.deadline.into();
-                let timer = self
-                    .timer
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-                ready!(timer.as_mut().poll(cx));
-                self.state.borrow_mut().time_out();
-                Poll::Ready(Some(Err(Cut)))
-            }
+        let mut state = self.state.borrow_mut();
+        if let Poll::Ready(polled) = state.poll(cx) {
+            return Poll::Ready(polled);
         }
+        if let State::Passing(passing) = &mut *state {
+            let (deadline, alarm) = (self.deadline, &mut self.alarm);
+            ready!(passing.body.poll_deadline(cx, deadline, alarm));
+        }
+        state.time_out();
+        Poll::Ready(Some(Err(Cut)))
     }
 }
 
@@ -184,6 +179,11 @@ impl Drop for JsonBody {
     fn drop(&mut self) {
         if let Some(watch) = &self.watch {
             watch.abort();
+        }
+        let mut state = self.state.borrow_mut();
+        // The connection may have been broken off at the deadline.
+        if matches!(&*state, State::Passing(_)) && Instant::now() >= self.deadline {
+            state.time_out();
         }
     }
 }
@@ -238,13 +238,24 @@ impl Passing {
             self.copy = None;
             return;
         }
-        copy.extend_from_slice(chunk);
-        if copy.trim_ascii_end().last() == Some(&b'}') {
+        let ends = chunk.trim_ascii_end().last() == Some(&b'}');
+        if ends {
             self.tries += 1;
-            if let Some(outcome) = inspect::outcome(copy, ride) {
+        }
+        // Most replies come in one piece, of which no copy is needed.
+        let alone = copy.is_empty() && ends;
+        if !alone {
+            copy.extend_from_slice(chunk);
+        }
+        let whole = if alone { chunk } else { &copy[..] };
+        let outcome = ends.then(|| inspect::outcome(whole, ride)).flatten();
+        match outcome {
+            Some(outcome) => {
                 ride.recorder.settle(outcome);
                 self.copy = None;
             }
+            None if alone => copy.extend_from_slice(chunk),
+            None => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     Asked, Gate,
     error::{Answer, RPC_GATEWAY},
     identify::{self, Caller},
-    inflight::Place,
+    inflight::Places,
     judge::{judge_call, judge_method, take_places, turned_away},
     record::Recorder,
     relay::{Plan, What},
@@ -12,7 +12,6 @@ use super::{
     session::{self, Opening, Session},
 };
 use crate::{
-    clock,
     metrics::Stage,
     upstream::{Expects, Request},
     view::{Origin, Server, Transport, View},
@@ -26,7 +25,7 @@ use proto::{
     scan::{Envelope, From, Kind, Refusal, splice},
     time::Now,
 };
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 /// Why a grant from the log is refused while the cluster is silent.
 const STALE: &str = "This node has not heard from its cluster lately whether this grant still holds; no limit was reached";
@@ -38,7 +37,7 @@ pub struct Admitted {
     pub(super) server: Arc<Server>,
     pub(super) session: Option<Arc<Session>>,
     pub(super) opening: Option<Opening>,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Places,
     pub(super) plan: Plan,
     _judged: Judged,
 }
@@ -74,11 +73,10 @@ pub async fn decide(
     message: Message<'_>,
     recorder: &mut Recorder,
 ) -> Result<Admitted, Answer> {
-    let began = clock::now();
     recorder.message(message.envelope, message.batch_index);
     let decided = judge(gate, asked, message, recorder).await;
-    recorder.decided();
-    gate.metrics.stage(Stage::Decide, clock::since(began));
+    let took_ns = recorder.decided().saturating_sub(asked.read_ns);
+    gate.metrics.stage(Stage::Decide, took_ns);
     decided
 }
 
@@ -200,18 +198,20 @@ async fn judge(
             .map_err(|refusal| Answer::unreadable(&refusal, id))?,
         false => bytes.clone(),
     };
+    let plan = Plan::new(what, id, era, caller, binding, &view);
+    let pipes = matches!(binding.server.transport, Transport::Stdio(_));
     let request = Request {
         verb: Method::POST,
         body,
-        expects: id.map(|id| Expects {
+        // Replies over HTTP come on the connection of their request.
+        expects: id.filter(|_| pipes).map(|id| Expects {
             method: envelope.method.to_owned(),
             id: Bytes::copy_from_slice(id),
             progress_token: envelope.progress_token.map(Bytes::copy_from_slice),
         }),
         headers: upstream_headers(headers, era, session.as_deref()),
-        deadline: timed.then(|| Instant::now() + binding.server.timeout),
+        deadline: timed.then_some(plan.deadline),
     };
-    let plan = Plan::new(what, id, era, caller, binding, &view);
     Ok(Admitted {
         request,
         server: binding.server.clone(),
@@ -288,7 +288,7 @@ pub fn decide_stream(
             message,
         ));
     }
-    let mut places = Vec::new();
+    let mut places = Places::new();
     if verb == Method::GET {
         let place = gate
             .inflight

@@ -2,7 +2,6 @@
 
 use super::{Core, Out, decide::Admitted, error::Answer, record::Recorder, relay::Ride};
 use crate::{
-    clock,
     metrics::Stage,
     upstream::{Error, ErrorKind, Response},
     view::Transport,
@@ -16,7 +15,7 @@ pub async fn forward(
     admitted: Admitted,
     mut recorder: Recorder,
 ) -> Result<(Response, Ride), (Answer, Recorder)> {
-    let began = clock::now();
+    let began_ns = recorder.read_ns();
     let Admitted {
         request,
         server,
@@ -74,7 +73,8 @@ pub async fn forward(
         }
     };
     let sent = sent.await;
-    core.gate.metrics.stage(Stage::Forward, clock::since(began));
+    let took_ns = recorder.replied().saturating_sub(began_ns);
+    core.gate.metrics.stage(Stage::Forward, took_ns);
     match sent {
         Ok(reply) => Ok((
             reply,

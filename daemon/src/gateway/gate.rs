@@ -19,7 +19,7 @@ use crate::{
 };
 use http::HeaderMap;
 use proto::time::Now;
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 /// What all runtimes of the gateway share.
 pub struct Gate {
@@ -133,21 +133,29 @@ pub struct Ends {
 /// What is known of a request beside its body, once its caller is identified.
 pub struct Asked {
     /// Who asks, for which server.
-    pub caller: Caller,
+    pub caller: Rc<Caller>,
     /// The request's headers.
     pub headers: HeaderMap,
     /// The connection's two ends.
     pub ends: Ends,
     /// The view that identified the caller.
     pub view: Arc<View>,
-    /// When it was asked.
+    /// When its head came.
+    pub arrived: Now,
+    /// When it was asked: a body or a place in the audit's queue may have taken its time.
     pub now: Now,
+    /// The boot clock as it was read last, nanoseconds: where one stage ends the next begins.
+    pub read_ns: u64,
 }
 
 impl Asked {
     /// Begins a record, with its place in the audit's queue if there is one to be had in time.
-    pub async fn recorder(&self, gate: &Gate, verb: &'static str) -> Recorder {
-        let slot = gate.audit.slot(self.view.bounds.audit_wait).await.ok();
+    pub async fn recorder(&mut self, gate: &Gate, verb: &'static str) -> Recorder {
+        let mut slot = gate.audit.try_slot();
+        if slot.is_none() {
+            slot = gate.audit.slot(self.view.bounds.audit_wait).await.ok();
+            self.at(clock::now());
+        }
         Recorder::new(
             clock::request_id(),
             &self.caller,
@@ -155,7 +163,12 @@ impl Asked {
             verb,
             &gate.metrics,
             slot,
-            self.now,
+            self.arrived,
         )
+    }
+    /// From now on it is as if it were asked at this time.
+    pub fn at(&mut self, now: Now) {
+        self.now = now;
+        self.read_ns = now.boot_ns;
     }
 }

@@ -1,10 +1,10 @@
 //! Stage 1: who calls? Refuses before a byte of the body is read.
 
-use super::{Asked, Ends, Gate, error::Answer};
+use super::{Asked, Ends, Gate, error::Answer, inflight::Load, memory::Memory};
 use crate::{
     bounds::Bounds,
     clock,
-    metrics::Stage,
+    metrics::{ServerMetrics, Stage},
     view::{Binding, Grant, View},
 };
 use dashmap::DashMap;
@@ -24,7 +24,7 @@ const SOURCES_MAX: usize = 65_536;
 const CHALLENGE: &str = "Bearer realm=\"tollgate\"";
 
 /// A caller whose token was right when it was looked at.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Caller {
     /// What its token hashes to: looked up again once the body is whole.
     pub token: TokenHash,
@@ -32,6 +32,10 @@ pub struct Caller {
     pub grant: Arc<Grant>,
     /// The server it asks for.
     pub server: ServerName,
+    /// Counts of what the grant and the server have in flight.
+    pub load: Load,
+    /// That server's metrics.
+    pub metrics: Arc<ServerMetrics>,
 }
 
 /// Wrong tokens by source address and minute.
@@ -67,25 +71,33 @@ impl FailedTokens {
 }
 
 /// Identifies who sent this head, before a byte of its body is read.
-pub fn identify(gate: &Gate, ends: Ends, server: &str, parts: &Parts) -> Result<Asked, Answer> {
+pub fn identify(
+    gate: &Gate,
+    ends: Ends,
+    memory: &Memory,
+    server: &str,
+    parts: &mut Parts,
+) -> Result<Asked, Answer> {
     let now = clock::now();
     let view = gate.views.load().ok_or_else(super::decide::no_view)?;
     check_head(&view.bounds, parts)?;
-    check_origin(&view, parts, ends.local)?;
-    let caller = caller(gate, &view, server, parts, ends.peer, now)?;
-    gate.metrics.stage(Stage::Identify, clock::since(now));
-    let headers = parts.headers.clone();
+    let caller = memory.caller(gate, &view, server, parts, ends, now)?;
+    let read_ns = clock::boot_ns();
+    gate.metrics
+        .stage(Stage::Identify, read_ns.saturating_sub(now.boot_ns));
     Ok(Asked {
         caller,
-        headers,
+        headers: std::mem::take(&mut parts.headers),
         ends,
         view,
+        arrived: now,
         now,
+        read_ns,
     })
 }
 
 /// The caller of `/mcp/<server>`.
-fn caller(
+pub(super) fn caller(
     gate: &Gate,
     view: &View,
     server: &str,
@@ -120,6 +132,8 @@ fn caller(
         token,
         server: server.clone(),
         grant: grant.clone(),
+        load: gate.inflight.load(&grant.id, server),
+        metrics: gate.metrics.server(server),
     })
 }
 
@@ -156,7 +170,7 @@ pub fn look_up<'v>(
     if grant.revoked {
         return Err("token_revoked");
     }
-    if grant.expires_ms.is_some_and(|at| at_ms >= at) {
+    if !grant.lives(at_ms) {
         return Err("token_expired");
     }
     match grant.barred {

@@ -2,6 +2,7 @@
 
 use dashmap::DashMap;
 use proto::id::{GrantId, ServerName};
+use smallvec::SmallVec;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
@@ -27,9 +28,19 @@ pub struct InFlight {
     streams: DashMap<GrantId, Arc<AtomicUsize>>,
 }
 
+/// What one grant and one server have in flight: looked up once for many requests.
+#[derive(Clone, Debug)]
+pub struct Load {
+    grant: Arc<AtomicUsize>,
+    server: Arc<AtomicUsize>,
+}
+
 /// A place in flight, given back on drop.
 #[derive(Debug)]
 pub struct Place(Arc<AtomicUsize>);
+
+/// The places of one exchange.
+pub type Places = SmallVec<[Place; 3]>;
 
 impl Place {
     fn take(counter: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
@@ -58,18 +69,20 @@ fn counter<K: Eq + std::hash::Hash + Clone>(
 
 impl InFlight {
     /// Takes a call's places, all or none.
-    pub fn call(
-        &self,
-        grant: &GrantId,
-        server: &ServerName,
-        max: (usize, usize, usize),
-    ) -> Result<[Place; 3], Full> {
+    pub fn call(&self, load: &Load, max: (usize, usize, usize)) -> Result<[Place; 3], Full> {
         let (all, on_server, of_grant) = max;
         Ok([
-            Place::take(&counter(&self.grants, grant), of_grant).ok_or(Full::Grant)?,
-            Place::take(&counter(&self.servers, server), on_server).ok_or(Full::Server)?,
+            Place::take(&load.grant, of_grant).ok_or(Full::Grant)?,
+            Place::take(&load.server, on_server).ok_or(Full::Server)?,
             Place::take(&self.calls, all).ok_or(Full::All)?,
         ])
+    }
+    /// The counts of this grant and this server; they are remembered for as long as somebody holds them.
+    pub fn load(&self, grant: &GrantId, server: &ServerName) -> Load {
+        Load {
+            grant: counter(&self.grants, grant),
+            server: counter(&self.servers, server),
+        }
     }
     /// Takes a stream's place.
     pub fn stream(&self, grant: &GrantId, max: usize) -> Result<Place, Full> {
@@ -96,21 +109,19 @@ mod tests {
     fn each_bound_holds_at_its_edge_and_a_refusal_takes_nothing() {
         let flight = InFlight::default();
         let (grant, server) = (GrantId::new("g"), ServerName::new("s"));
-        let first = flight.call(&grant, &server, (2, 2, 1)).unwrap();
-        assert_eq!(
-            flight.call(&grant, &server, (2, 2, 1)).unwrap_err(),
-            Full::Grant
-        );
-        assert_eq!(
-            flight.call(&grant, &server, (2, 1, 9)).unwrap_err(),
-            Full::Server
-        );
-        assert_eq!(
-            flight.call(&grant, &server, (1, 9, 9)).unwrap_err(),
-            Full::All
-        );
-        let second = flight.call(&grant, &server, (2, 2, 2)).unwrap();
+        let load = flight.load(&grant, &server);
+        let first = flight.call(&load, (2, 2, 1)).unwrap();
+        assert_eq!(flight.call(&load, (2, 2, 1)).unwrap_err(), Full::Grant);
+        assert_eq!(flight.call(&load, (2, 1, 9)).unwrap_err(), Full::Server);
+        assert_eq!(flight.call(&load, (1, 9, 9)).unwrap_err(), Full::All);
+        let second = flight.call(&load, (2, 2, 2)).unwrap();
         drop((first, second));
+        flight.sweep();
+        assert!(
+            !flight.grants.is_empty(),
+            "a load that is held is forgotten"
+        );
+        drop(load);
         flight.sweep();
         assert_eq!(flight.calls(), 0);
         assert!(flight.grants.is_empty());

@@ -4,7 +4,7 @@ use super::{
     Gate,
     error::Answer,
     identify::Caller,
-    inflight::{Full, Place},
+    inflight::{Full, Places},
     record::Recorder,
     session::Session,
 };
@@ -188,7 +188,7 @@ pub fn take_places(
     era: Era,
     binding: &Binding,
     recorder: &Recorder,
-) -> Result<Vec<Place>, Answer> {
+) -> Result<Places, Answer> {
     if envelope.method == "subscriptions/listen" {
         let place = gate
             .inflight
@@ -203,15 +203,15 @@ pub fn take_places(
                     message,
                 )
             })?;
-        return Ok(vec![place]);
+        return Ok(Places::from_iter([place]));
     }
     let max = (
         view.bounds.calls,
         binding.server.calls,
         view.bounds.calls_grant,
     );
-    let full = match gate.inflight.call(&caller.grant.id, &caller.server, max) {
-        Ok(places) => return Ok(places.into()),
+    let full = match gate.inflight.call(&caller.load, max) {
+        Ok(places) => return Ok(Places::from(places)),
         Err(full) => full,
     };
     let message = match full {

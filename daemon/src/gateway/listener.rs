@@ -2,10 +2,11 @@
 
 use super::{
     Core, Ends, Out, decide, identify,
+    memory::Memory,
     paced::{Busy, Paced, Requests},
 };
 use crate::{
-    drain::{Drain, Phase},
+    drain::{Drain, Phase, Stopping},
     gateway::{Gate, error::Answer},
 };
 use dashmap::DashMap;
@@ -198,18 +199,24 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let bounds = core.bounds();
-    let busy = Rc::new(Requests::default());
+    let line = Rc::new(Line {
+        core: core.clone(),
+        ends,
+        serves,
+        busy: Rc::default(),
+        memory: Memory::default(),
+    });
     let io = TokioIo::new(Paced::new(
         io,
-        busy.clone(),
+        line.busy.clone(),
         bounds.header_timeout,
         bounds.idle_timeout,
     ));
-    let mut phase = core.gate.drain.subscribe();
     let gate = core.gate.clone();
+    let mut stopping = Stopping::new(&gate.drain);
     let service = service_fn(move |request| {
-        let (core, serves, busy) = (core.clone(), serves.clone(), Busy::new(&busy));
-        async move { Ok::<_, Infallible>(route(core, ends, &serves, request, busy).await) }
+        let (line, busy) = (line.clone(), Busy::new(&line.busy));
+        async move { Ok::<_, Infallible>(route(&line, request, busy).await) }
     });
     let ended = if h2 {
         let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
@@ -220,7 +227,7 @@ where
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = Drain::reached(&mut phase, Phase::Stopping) => {
+            () = &mut stopping => {
                 connection.as_mut().graceful_shutdown();
                 until_end(connection, &gate).await
             }
@@ -236,7 +243,7 @@ where
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = Drain::reached(&mut phase, Phase::Stopping) => {
+            () = &mut stopping => {
                 connection.as_mut().graceful_shutdown();
                 until_end(connection, &gate).await
             }
@@ -277,28 +284,31 @@ fn is_timeout(error: &hyper::Error) -> bool {
     false
 }
 
-async fn route(
+/// What the requests of a connection have in common.
+struct Line {
     core: Rc<Core>,
     ends: Ends,
-    serves: &Serves,
-    request: Request<Incoming>,
-    busy: Busy,
-) -> Response<Out> {
-    let gate = core.gate.clone();
+    serves: Serves,
+    busy: Rc<Requests>,
+    memory: Memory,
+}
+
+async fn route(line: &Line, request: Request<Incoming>, busy: Busy) -> Response<Out> {
+    let Line {
+        core, ends, serves, ..
+    } = line;
+    let (gate, ends) = (&core.gate, *ends);
     let version = request.version();
     let path = request.uri().path();
     let mut response = match path {
         "/healthz" if serves.health => plain(StatusCode::OK, "ok\n"),
-        "/readyz" if serves.health => ready(&gate),
-        "/metrics" if serves.metrics => metrics(&gate, ends, request),
+        "/readyz" if serves.health => ready(gate),
+        "/metrics" if serves.metrics => metrics(gate, ends, request),
         _ => match path
-            .strip_prefix("/mcp/")
+            .strip_prefix(super::ENDPOINT)
             .filter(|name| serves.mcp && !name.is_empty() && !name.contains('/'))
         {
-            Some(name) => {
-                let name = name.to_owned();
-                super::handle(core, ends, &name, request).await
-            }
+            Some(_) => super::handle(core, ends, &line.memory, request).await,
             None => {
                 let message = "There is nothing here: endpoints are /mcp/<server>";
                 gate.audit.rejected("no_path", ends.peer.ip(), path, 404);

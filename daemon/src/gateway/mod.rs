@@ -17,6 +17,7 @@ mod inflight;
 mod inspect;
 mod judge;
 pub mod listener;
+mod memory;
 mod paced;
 mod record;
 mod relay;
@@ -24,7 +25,6 @@ mod scan;
 mod session;
 mod stream;
 
-use crate::clock;
 pub use body::Out;
 use bytes::Bytes;
 use decide::{Admitted, Message};
@@ -32,26 +32,32 @@ use error::Answer;
 pub use gate::{Asked, Core, Ends, Gate};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use memory::Memory;
 use proto::scan::Body;
 use record::Recorder;
 pub use session::{Session, Sessions};
 use std::rc::Rc;
 
+/// What every endpoint's path begins with; the server's name follows.
+pub const ENDPOINT: &str = "/mcp/";
+
 /// A request for `/mcp/<server>`, from its head to its reply.
 pub async fn handle(
-    core: Rc<Core>,
+    core: &Rc<Core>,
     ends: Ends,
-    server: &str,
+    memory: &Memory,
     request: Request<Incoming>,
 ) -> Response<Out> {
-    let (parts, incoming) = request.into_parts();
-    let asked = match identify::identify(&core.gate, ends, server, &parts) {
+    let (mut parts, incoming) = request.into_parts();
+    let uri = parts.uri.clone();
+    let server = uri.path().strip_prefix(ENDPOINT).unwrap_or_default();
+    let mut asked = match identify::identify(&core.gate, ends, memory, server, &mut parts) {
         Ok(asked) => asked,
         Err(answer) => return record::turned_away(&core.gate, ends, &parts, answer),
     };
     match parts.method {
         Method::POST => {
-            let read = scan::body(&asked, incoming).await;
+            let read = scan::body(&mut asked, incoming).await;
             let recorder = asked.recorder(&core.gate, "POST").await;
             match read {
                 Ok(body) => post(core, asked, body, recorder).await,
@@ -61,14 +67,14 @@ pub async fn handle(
         Method::GET => {
             let mut recorder = asked.recorder(&core.gate, "GET").await;
             match decide::decide_stream(&core.gate, &asked, Method::GET, &mut recorder) {
-                Ok(admitted) => forward_and_relay(&core, admitted, recorder).await,
+                Ok(admitted) => forward_and_relay(core, admitted, recorder).await,
                 Err(answer) => recorder.answer(answer),
             }
         }
         Method::DELETE => {
             let mut recorder = asked.recorder(&core.gate, "DELETE").await;
             match decide::decide_stream(&core.gate, &asked, Method::DELETE, &mut recorder) {
-                Ok(admitted) => forward::end_session(&core, admitted, recorder).await,
+                Ok(admitted) => forward::end_session(core, admitted, recorder).await,
                 Err(answer) => recorder.answer(answer),
             }
         }
@@ -80,13 +86,11 @@ pub async fn handle(
 }
 
 /// A whole body: one message, or (2025-03-26 alone) a batch.
-async fn post(core: Rc<Core>, mut asked: Asked, body: Bytes, recorder: Recorder) -> Response<Out> {
-    // A body may have taken its time: what it asks for is asked now.
-    asked.now = clock::now();
-    match scan::read(&core.gate, &asked, &body) {
+async fn post(core: &Rc<Core>, mut asked: Asked, body: Bytes, recorder: Recorder) -> Response<Out> {
+    match scan::read(&core.gate, &mut asked, &body) {
         Ok(Body::One(envelope)) => {
             let message = Message::alone(&envelope, body.clone());
-            decide_and_forward(&core, &asked, message, recorder).await
+            decide_and_forward(core, &asked, message, recorder).await
         }
         Ok(Body::Batch(elements)) => match batch::check(&core.gate, &asked, elements.len()) {
             Ok(()) => batch::run(core.clone(), asked, &body, elements, recorder).await,

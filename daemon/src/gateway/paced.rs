@@ -1,12 +1,13 @@
 //! The pace of a connection: a head must come in time, an idle connection ends, a reply must be read.
 
+use crate::upstream::alarm::Alarm;
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::Future,
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -14,11 +15,22 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// The requests that a connection is serving, and who waits for the last of them to end.
-#[derive(Default)]
+/// The requests that a connection is serving, or since when it serves none.
 pub struct Requests {
     open: Cell<usize>,
-    reader: RefCell<Option<Waker>>,
+    idle_since: Cell<Instant>,
+    /// When the reply that is being sent must be over.
+    until: Cell<Option<Instant>>,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            open: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            until: Cell::new(None),
+        }
+    }
 }
 
 /// Held while a request is being served: a connection is not idle then, however quiet it is.
@@ -30,17 +42,21 @@ impl Busy {
         requests.open.set(requests.open.get() + 1);
         Self(requests.clone())
     }
+
+    /// Breaks the connection off if the reply cannot be written by then (HTTP/1: one reply at a time).
+    pub fn reply_until(&self, deadline: Instant) {
+        self.0.until.set(Some(deadline));
+    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         let open = self.0.open.get().saturating_sub(1);
         self.0.open.set(open);
-        // Only now does the reader's clock begin to run.
-        if open == 0
-            && let Some(reader) = self.0.reader.borrow_mut().take()
-        {
-            reader.wake();
+        if open == 0 {
+            // The alarm of a busy connection goes on: when it goes off, this is what it finds.
+            self.0.idle_since.set(Instant::now());
+            self.0.until.set(None);
         }
     }
 }
@@ -53,27 +69,55 @@ pub struct Paced<T> {
     idle: Duration,
     /// When the first byte of the head that is being read came.
     began: Option<Instant>,
-    /// Since when nothing was asked.
-    idle_since: Option<Instant>,
-    read_timer: Pin<Box<Sleep>>,
-    write_timer: Option<Pin<Box<Sleep>>>,
+    /// When a busy connection is looked at again.
+    look: Option<Instant>,
+    reading: Alarm,
+    writing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Paced<T> {
     /// Watches over a connection.
     pub fn new(io: T, busy: Rc<Requests>, head: Duration, idle: Duration) -> Self {
         // The first head is on the clock from the start: whoever connects has something to say.
-        let now = Instant::now();
-        let read_timer = Box::pin(sleep_until(now + head));
+        let began = Some(Instant::now());
         Self {
             io,
             busy,
             head,
             idle,
-            began: Some(now),
-            idle_since: None,
-            read_timer,
-            write_timer: None,
+            began,
+            look: None,
+            reading: Alarm::default(),
+            writing: None,
+        }
+    }
+
+    /// Ready when the peer has kept us waiting for too long: with an error for a slow head, in order for no head at all.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.busy.open.get() > 0 {
+            // Bodies have their own clock; the next head starts a new one. Nobody says when the last reply is gone, so
+            // the alarm stays set.
+            self.began = None;
+            let idle = self.idle;
+            loop {
+                let look = *self.look.get_or_insert_with(|| Instant::now() + idle);
+                ready!(self.reading.poll(cx, look));
+                self.look = None;
+            }
+        }
+        self.look = None;
+        match self.began {
+            Some(began) => {
+                ready!(self.reading.poll(cx, began + self.head));
+                Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the head came too slowly",
+                )))
+            }
+            None => {
+                let since = self.busy.idle_since.get();
+                self.reading.poll(cx, since + self.idle).map(Ok)
+            }
         }
     }
 }
@@ -92,27 +136,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
             }
             return Poll::Ready(read);
         }
-        if this.busy.open.get() > 0 {
-            // Bodies have their own clock; the next head starts a new one.
-            (this.began, this.idle_since) = (None, None);
-            *this.busy.reader.borrow_mut() = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let began = this.began.is_some();
-        let at = match this.began {
-            Some(began) => began + this.head,
-            None => *this.idle_since.get_or_insert_with(Instant::now) + this.idle,
-        };
-        this.read_timer.as_mut().reset(at);
-        match this.read_timer.as_mut().poll(cx) {
-            // An idle connection ends in order; a slow head is an error.
-            Poll::Ready(()) if !began => Poll::Ready(Ok(())),
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the head came too slowly",
-            ))),
-            Poll::Pending => Poll::Pending,
-        }
+        this.poll_patience(cx)
     }
 }
 
@@ -123,20 +147,20 @@ impl<T: AsyncWrite + Unpin> Paced<T> {
         done: Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
         if done.is_ready() {
-            self.write_timer = None;
+            self.writing = None;
             return done;
         }
-        let idle = self.idle;
-        let timer = self
-            .write_timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-        match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "nobody reads the reply",
-            ))),
-            Poll::Pending => Poll::Pending,
-        }
+        let (idle, until) = (self.idle, self.busy.until.get());
+        let timer = self.writing.get_or_insert_with(|| {
+            let idle = Instant::now() + idle;
+            Box::pin(sleep_until(until.map_or(idle, |until| until.min(idle))))
+        });
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(match until {
+            // The reply has its record of that.
+            Some(until) if until <= Instant::now() => io::ErrorKind::ConnectionAborted.into(),
+            _ => io::Error::new(io::ErrorKind::TimedOut, "nobody reads the reply"),
+        }))
     }
 }
 

@@ -22,13 +22,16 @@ use std::{net::IpAddr, sync::Arc};
 /// The record of one request in the making. Dropping it writes it: there is no other way to write one, and none not to.
 #[derive(Debug)]
 pub struct Recorder {
-    record: Record,
+    /// Boxed, since it changes hands often; it is there until it is written.
+    record: Option<Box<Record>>,
     slot: Option<Slot>,
     metrics: Arc<Metrics>,
     server: Arc<ServerMetrics>,
     arrived: Now,
-    /// When the upstream's reply began.
-    relayed: Option<Now>,
+    /// The boot clock as it was read last, nanoseconds.
+    read_ns: u64,
+    /// When the upstream's reply began, likewise.
+    relayed_ns: Option<u64>,
     forwarded: bool,
     tickets: Option<Tickets>,
 }
@@ -44,7 +47,7 @@ impl Recorder {
         slot: Option<Slot>,
         arrived: Now,
     ) -> Self {
-        let record = Record {
+        let record = Box::new(Record {
             request,
             unix_ms: arrived.unix_ms,
             source: Some(source),
@@ -71,24 +74,27 @@ impl Recorder {
             bytes_in: 0,
             bytes_out: 0,
             limits: Vec::new(),
-        };
-        let server = metrics.server(&caller.server);
-        let metrics = metrics.clone();
+        });
         Self {
-            record,
+            record: Some(record),
             slot,
-            metrics,
-            server,
+            metrics: metrics.clone(),
+            server: caller.metrics.clone(),
             arrived,
-            relayed: None,
+            read_ns: arrived.boot_ns,
+            relayed_ns: None,
             forwarded: false,
             tickets: None,
         }
     }
 
+    fn line(&mut self) -> &mut Record {
+        let record = self.record.as_deref_mut();
+        record.expect("invariant: only dropping takes the record away")
+    }
     /// The request's id.
     pub fn request(&self) -> RequestId {
-        self.record.request
+        self.record.as_ref().map_or(RequestId(0), |r| r.request)
     }
     /// Whether the line has its place in the queue.
     pub fn has_slot(&self) -> bool {
@@ -96,7 +102,7 @@ impl Recorder {
     }
     /// Notes what the body says.
     pub fn message(&mut self, message: &Envelope<'_>, batch_index: Option<u32>) {
-        let record = &mut self.record;
+        let record = self.line();
         record.bytes_in = message.raw.len() as u64;
         record.batch_index = batch_index;
         if !message.method.is_empty() {
@@ -109,25 +115,36 @@ impl Recorder {
     }
     /// Notes the era.
     pub fn era(&mut self, era: Era) {
-        self.record.era = Some(era);
+        self.line().era = Some(era);
     }
     /// Notes the session.
     pub fn session(&mut self, session: &Session) {
-        self.record.session = Some(session.audit_id.to_string());
+        self.line().session = Some(session.audit_id.to_string());
     }
     /// Notes the policy that judges.
     pub fn policy(&mut self, policy: &Policy) {
-        self.record.policy = Some((policy.name.clone(), policy.revision.clone()));
+        self.line().policy = Some((policy.name.clone(), policy.revision.clone()));
     }
     /// Notes what shadow mode would have said.
     pub fn shadow(&mut self, denial: &Denial<'_>) {
-        self.record.decision = "shadow";
-        self.record.code = Some(denial.code.as_str());
-        self.record.rule = Some(denial.rule.to_string());
+        self.line().decision = "shadow";
+        self.line().code = Some(denial.code.as_str());
+        self.line().rule = Some(denial.rule.to_string());
     }
-    /// Notes when the decision was made.
-    pub fn decided(&mut self) {
-        self.record.decide_us = clock::now().boot_ns.saturating_sub(self.arrived.boot_ns) / 1_000;
+    /// Notes when the decision was made, and says so: the boot clock, nanoseconds.
+    pub fn decided(&mut self) -> u64 {
+        self.read_ns = clock::boot_ns();
+        self.line().decide_us = self.read_ns.saturating_sub(self.arrived.boot_ns) / 1_000;
+        self.read_ns
+    }
+    /// Notes when the upstream replied or failed, and says so likewise.
+    pub fn replied(&mut self) -> u64 {
+        self.read_ns = clock::boot_ns();
+        self.read_ns
+    }
+    /// The boot clock as it was read last, nanoseconds.
+    pub fn read_ns(&self) -> u64 {
+        self.read_ns
     }
     /// Notes that the request goes upstream.
     pub fn forwarding(&mut self) {
@@ -136,7 +153,7 @@ impl Recorder {
     }
     /// Notes the gateway's own answer, which ends the request.
     pub fn answered(&mut self, answer: &Answer) {
-        let record = &mut self.record;
+        let record = self.line();
         record.decision = answer.decision;
         record.code = Some(answer.code);
         record.rule = answer.rule.clone();
@@ -157,29 +174,33 @@ impl Recorder {
     /// Notes an upstream's failure in the middle of its reply.
     pub fn failed(&mut self, code: &'static str, end: &'static str) {
         self.server.upstream_error(code);
-        self.record.decision = "error";
-        self.record.code = Some(code);
-        self.record.side = Some("upstream");
-        self.record.end = end;
+        self.line().decision = "error";
+        self.line().code = Some(code);
+        self.line().side = Some("upstream");
+        self.line().end = end;
     }
     /// Notes the statuses of a reply.
     pub fn status(&mut self, sent: u16, upstream: u16) {
-        self.record.status = sent;
-        self.record.upstream_status = (upstream != 0).then_some(upstream);
-        self.relayed.get_or_insert_with(clock::now);
+        self.line().status = sent;
+        self.line().upstream_status = (upstream != 0).then_some(upstream);
+        self.relayed_ns.get_or_insert(self.read_ns);
     }
     /// The upstream's status, 0 when there was none.
     pub fn upstream_status(&self) -> u16 {
-        self.record.upstream_status.unwrap_or(0)
+        self.record
+            .as_ref()
+            .and_then(|r| r.upstream_status)
+            .unwrap_or(0)
     }
     /// Counts bytes of the reply.
     pub fn sent(&mut self, bytes: usize) {
-        self.record.bytes_out += bytes as u64;
+        self.line().bytes_out += bytes as u64;
     }
     /// The reply came to its proper end.
     pub fn complete(&mut self) {
-        if self.record.end == "cancelled" {
-            self.record.end = "complete";
+        let record = self.line();
+        if record.end == "cancelled" {
+            record.end = "complete";
         }
     }
     /// Keeps the tickets of a forwarded call.
@@ -199,7 +220,7 @@ impl Recorder {
         if lines.iter().any(|line| line.settled == Settled::Refunded) {
             self.server.refunded();
         }
-        self.record.limits = lines
+        self.line().limits = lines
             .into_iter()
             .map(
                 |Charged {
@@ -230,23 +251,25 @@ pub fn turned_away(gate: &Gate, ends: Ends, parts: &Parts, answer: Answer) -> Re
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.settle(Outcome::Acted);
-        let now = clock::now();
-        self.record.latency_us = now.boot_ns.saturating_sub(self.arrived.boot_ns) / 1_000;
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        let now_ns = clock::boot_ns();
+        record.latency_us = now_ns.saturating_sub(self.arrived.boot_ns) / 1_000;
         if self.forwarded {
             self.server.call_ended();
         }
-        if let Some(relayed) = self.relayed {
+        if let Some(relayed_ns) = self.relayed_ns {
             self.metrics
-                .stage(Stage::Relay, now.boot_ns.saturating_sub(relayed.boot_ns));
+                .stage(Stage::Relay, now_ns.saturating_sub(relayed_ns));
         }
-        let record = &self.record;
         self.server.finished(
             record.decision,
             record.code.unwrap_or("none"),
             record.latency_us,
         );
         if let Some(slot) = self.slot.take() {
-            slot.write(self.record.clone());
+            slot.write(record);
         }
     }
 }

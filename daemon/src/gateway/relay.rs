@@ -6,7 +6,7 @@ use super::{
     decode::Decoder,
     error::Answer,
     identify::Caller,
-    inflight::Place,
+    inflight::Places,
     inspect,
     record::Recorder,
     session::{Opening, Session},
@@ -83,6 +83,8 @@ pub struct Plan {
     pub(super) token: TokenHash,
     pub(super) server: ServerName,
     pub(super) policy: Option<Arc<Policy>>,
+    /// The revision of the view that judged last.
+    pub(super) view: u64,
     pub(super) scan: proto::scan::Bounds,
     pub(super) reply_bytes: usize,
     pub(super) deadline: Instant,
@@ -127,6 +129,7 @@ impl Plan {
             token: caller.token,
             server: caller.server.clone(),
             policy: binding.policy.clone(),
+            view: view.revision,
             scan: view.bounds.scan(),
             reply_bytes: view.bounds.reply_bytes,
             deadline: Instant::now() + life,
@@ -152,7 +155,7 @@ pub struct Ride {
     pub(super) session: Option<Arc<Session>>,
     pub(super) opening: Option<Opening>,
     /// Held until the exchange ends.
-    pub(super) _places: Vec<Place>,
+    pub(super) _places: Places,
     pub(super) gate: Arc<Gate>,
 }
 
@@ -254,7 +257,7 @@ pub async fn relay(reply: upstream::Response, mut ride: Ride) -> Response<Out> {
     respond(
         status,
         head,
-        OutKind::Json(Box::new(JsonBody::new(body, inspected, ride))).into(),
+        OutKind::Json(JsonBody::new(body, inspected, ride)).into(),
     )
 }
 

@@ -3,34 +3,33 @@
 use super::{Asked, Gate, error::Answer, identify::single};
 use crate::{bounds::Bounds, clock, metrics::Stage};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use proto::{
     mcp::Headers,
     scan::{Body, From},
 };
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
 
-/// Headers that must not come twice (mcp.md §5).
-const ONCE: &[&str] = &[
-    "content-type",
-    "content-length",
-    "content-encoding",
-    "mcp-protocol-version",
-    "mcp-method",
-    "mcp-name",
-    "mcp-session-id",
-    "last-event-id",
-];
+/// Headers that must not come twice, `Mcp-Param-*` among them (mcp.md §5).
+fn comes_once(name: &str) -> bool {
+    matches!(
+        name,
+        "content-type" | "content-length" | "content-encoding" | "last-event-id"
+    ) || name.starts_with("mcp-")
+}
 
-/// Checks every header that may come once, also `Mcp-Param-*`.
+/// Checks every header that may come once.
 pub fn check_headers(headers: &HeaderMap) -> Result<(), Answer> {
-    for name in headers.keys() {
-        if ONCE.contains(&name.as_str()) || name.as_str().starts_with("mcp-") {
-            single(headers, name)?;
-        }
-    }
-    Ok(())
+    let names = headers.keys();
+    names
+        .filter(|name| comes_once(name.as_str()))
+        .try_for_each(|name| single(headers, name).map(|_| ()))
 }
 
 /// A POST's media types: what it sends is JSON in UTF-8, what it takes is JSON and events (M4, §5).
@@ -55,7 +54,11 @@ fn check_media(headers: &HeaderMap) -> Result<(), Answer> {
             "Content-Type must be application/json, charset absent or utf-8",
         );
     }
-    if headers.contains_key(header::ACCEPT) {
+    let usual = |accept: &HeaderValue| accept == "application/json, text/event-stream";
+    if headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| !usual(accept))
+    {
         let takes = |kind: &str| {
             headers
                 .get_all(header::ACCEPT)
@@ -112,17 +115,24 @@ pub fn rule_headers(headers: &HeaderMap) -> Headers<'_> {
     }
 }
 
-/// Checks the headers of a POST and reads its whole body.
-pub async fn body(asked: &Asked, incoming: Incoming) -> Result<Bytes, Answer> {
+/// Checks the headers of a POST and reads its whole body. What a body asks for that took its time is asked now.
+pub async fn body(asked: &mut Asked, incoming: Incoming) -> Result<Bytes, Answer> {
     check_headers(&asked.headers)?;
     check_media(&asked.headers)?;
-    whole(incoming, &asked.view.bounds).await
+    let (body, waited) = whole(incoming, &asked.view.bounds).await?;
+    if waited {
+        asked.at(clock::now());
+    }
+    Ok(body)
 }
 
 /// Reads a body strictly; what comes out borrows from it.
-pub fn read<'b>(gate: &Gate, asked: &Asked, body: &'b Bytes) -> Result<Body<'b>, Answer> {
+pub fn read<'b>(gate: &Gate, asked: &mut Asked, body: &'b Bytes) -> Result<Body<'b>, Answer> {
     let read = proto::scan::read(body, &asked.view.bounds.scan(), From::Client);
-    gate.metrics.stage(Stage::Scan, clock::since(asked.now));
+    let (began_ns, read_ns) = (asked.read_ns, clock::boot_ns());
+    asked.read_ns = read_ns;
+    gate.metrics
+        .stage(Stage::Scan, read_ns.saturating_sub(began_ns));
     read.map_err(|refusal| {
         gate.metrics.refused(refusal.reason.label());
         let id = refusal.id.and_then(|span| body.get(span.start..span.end));
@@ -130,56 +140,19 @@ pub fn read<'b>(gate: &Gate, asked: &Asked, body: &'b Bytes) -> Result<Body<'b>,
     })
 }
 
-async fn whole(mut incoming: Incoming, bounds: &Bounds) -> Result<Bytes, Answer> {
-    let too_large = || {
-        let message = format!(
-            "The body is over {} bytes (bounds.body_bytes)",
-            bounds.body_bytes
-        );
-        Answer::refuse(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            None,
-            -32600,
-            "body_bytes",
-            &message,
-        )
-        .closing()
-    };
-    if incoming.size_hint().lower() > bounds.body_bytes as u64 {
-        return Err(too_large());
+/// The whole body; says whether it had to be waited for.
+async fn whole(mut incoming: Incoming, bounds: &Bounds) -> Result<(Bytes, bool), Answer> {
+    let announced = incoming.size_hint().lower();
+    if announced > bounds.body_bytes as u64 {
+        return Err(too_large(bounds));
     }
-    let reading = async {
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        while let Some(frame) = incoming.frame().await {
-            let frame = frame.map_err(|_| {
-                let message = "The body broke off";
-                Answer::refuse(StatusCode::BAD_REQUEST, None, -32600, "body_cut", message).closing()
-            })?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            if first.len() + rest.len() + data.len() > bounds.body_bytes {
-                return Err(too_large());
-            }
-            if first.is_empty() && rest.is_empty() {
-                first = data;
-            } else {
-                if rest.is_empty() {
-                    rest.extend_from_slice(&first);
-                    first.clear();
-                }
-                rest.extend_from_slice(&data);
-            }
-        }
-        Ok(if rest.is_empty() {
-            first
-        } else {
-            rest.freeze()
-        })
-    };
+    let mut reading = pin!(collect(&mut incoming, announced as usize, bounds));
+    // A short body came with its head: no timer is set for it.
+    if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
+        return Ok((read?, false));
+    }
     match tokio::time::timeout(bounds.body_timeout, reading).await {
-        Ok(read) => read,
+        Ok(read) => Ok((read?, true)),
         Err(_) => {
             let message = "The body did not arrive in time";
             Err(Answer::refuse(
@@ -192,6 +165,53 @@ async fn whole(mut incoming: Incoming, bounds: &Bounds) -> Result<Bytes, Answer>
             .closing())
         }
     }
+}
+
+async fn collect(
+    incoming: &mut Incoming,
+    announced: usize,
+    bounds: &Bounds,
+) -> Result<Bytes, Answer> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|_| {
+            let message = "The body broke off";
+            Answer::refuse(StatusCode::BAD_REQUEST, None, -32600, "body_cut", message).closing()
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if first.len() + rest.len() + data.len() > bounds.body_bytes {
+            return Err(too_large(bounds));
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                // Room for what is announced, but never for much more than came.
+                let came = 16 * (first.len() + data.len());
+                rest.reserve(announced.min(came).max(first.len() + data.len()));
+                rest.extend_from_slice(&first);
+                first.clear();
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
+}
+
+fn too_large(bounds: &Bounds) -> Answer {
+    let message = format!(
+        "The body is over {} bytes (bounds.body_bytes)",
+        bounds.body_bytes
+    );
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    Answer::refuse(status, None, -32600, "body_bytes", &message).closing()
 }
 
 #[cfg(test)]

@@ -6,17 +6,32 @@ use super::{
     identify, inspect,
     relay::{Ride, What},
 };
-use crate::{clock, drain::Drain, upstream::Body, view::Origin};
+use crate::{
+    clock,
+    drain::{Drain, Phase},
+    upstream::{Body, Error},
+    view::Origin,
+};
 use bytes::Bytes;
 use proto::{
     limit::Outcome,
     mcp::{self, Era},
     scan::sse::{self, Event},
 };
-use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, time::Duration};
+use smallvec::SmallVec;
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::atomic::Ordering::Relaxed,
+    task::Poll,
+    time::Duration,
+};
 use tokio::{
-    sync::mpsc::Sender,
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at},
+    sync::{
+        mpsc::{Sender, error::TrySendError},
+        watch,
+    },
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at},
 };
 
 /// A comment at least this often keeps the connection alive through load balancers.
@@ -24,6 +39,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// For the event that ends a stream, where the client may not be reading.
 const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Pieces that pass before it is asked again whether anything else was heard.
+const UNHEARD_MAX: u32 = 32;
 
 type Out = Sender<Result<Bytes, Cut>>;
 
@@ -64,86 +82,219 @@ enum End {
     Failed(&'static str, &'static str, String),
 }
 
-async fn pump(mut body: Body, mut decoder: Option<Decoder>, ride: &mut Ride, out: &Out) -> End {
-    let mut splitter = sse::Splitter::new(ride.plan.reply_bytes);
-    let mut views = ride.gate.views.subscribe();
-    // The view may have changed since the request was judged.
-    views.mark_changed();
-    let mut phase = ride.gate.drain.subscribe();
-    let mut ended = ride.session.as_ref().map(|session| session.ended());
-    let deadline = Instant::from_std(ride.plan.deadline);
-    let mut keep_alive = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
-    keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let chunk = tokio::select! {
-            biased;
-            () = out.closed() => return End::Left,
-            () = sleep_until(deadline) => return End::Failed("upstream_timeout", "timeout", "deadline passed".into()),
-            _ = wait_end(&mut ended) => return End::Complete,
-            () = Drain::reached(&mut phase, ride.last_phase()) => {
-                if let What::Listen { .. } = ride.plan.what { let _ = timeout(LAST_WORD, send(out, ride, graceful_end(ride))).await; }
-                return End::Complete;
-            }
-            Ok(()) = views.changed() => match judge_again(ride) {
-                Again::Gone => return End::Complete,
-                Again::Same => continue,
-                Again::ListChanged(event) => match send(out, ride, event).await { true => continue, false => return End::Left },
-            },
-            _ = keep_alive.tick() => match judge_again(ride) {
-                // A grant expires without a new view.
-                Again::Gone => return End::Complete,
-                _ => match send(out, ride, b": keep-alive\n\n".to_vec()).await { true => continue, false => return End::Left },
-            },
-            chunk = poll_fn(|cx| body.poll_data(cx)) => chunk,
-        };
-        let chunk = match chunk {
-            Some(Ok(chunk)) => chunk,
-            Some(Err(error)) => return End::Failed(error.kind.label(), "cut", error.detail),
-            None => {
-                // What is left in the splitter is no event (WHATWG HTML, "Server-sent events"): it goes nowhere.
-                let answered = ride.plan.answered || ride.plan.resumable;
-                if ride.plan.id.is_some() && !answered && ride.recorder.holds() {
-                    return End::Failed(
-                        "upstream_protocol",
-                        "cut",
-                        "the stream ended without the reply".into(),
-                    );
-                }
-                return End::Complete;
-            }
-        };
-        let mut decoded = Vec::new();
-        let bytes = match &mut decoder {
-            None => &chunk[..],
-            Some(decoder) => match decoder.push(&chunk, ride.plan.reply_bytes, &mut decoded) {
-                Ok(()) => &decoded[..],
-                Err(detail) => return End::Failed("upstream_protocol", "cut", detail),
-            },
-        };
-        let mut events = Vec::new();
-        let whole = splitter.push(bytes, |event| events.push(event));
-        for event in events {
-            match judge(event, ride) {
-                Ok(bytes) if bytes.is_empty() => {}
-                Ok(bytes) => {
-                    if !send(out, ride, bytes).await {
-                        return End::Left;
-                    }
-                }
-                Err(detail) => return End::Failed("upstream_protocol", "cut", detail),
-            }
+/// What ends a wait for the upstream, or interrupts it.
+enum Interrupt {
+    Left,
+    Deadline,
+    Ended,
+    Drained,
+    View,
+    KeepAlive,
+}
+
+/// Everything that a stream hears of beside its upstream's bytes.
+struct Ears<'a> {
+    out: &'a Out,
+    deadline: Instant,
+    ended: Option<watch::Receiver<bool>>,
+    phases: watch::Receiver<Phase>,
+    last_phase: Phase,
+    views: watch::Receiver<u64>,
+    keep_alive: Interval,
+}
+
+impl<'a> Ears<'a> {
+    fn new(ride: &Ride, out: &'a Out) -> Self {
+        let mut views = ride.gate.views.subscribe();
+        if !ride.gate.views.is_in_force(ride.plan.view) {
+            // It has changed since the request was judged.
+            views.mark_changed();
         }
-        if whole.is_err() {
-            return End::Failed(
-                "upstream_protocol",
-                "cut",
-                "an event over bounds.reply_bytes".into(),
-            );
+        let mut keep_alive = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            out,
+            deadline: Instant::from_std(ride.plan.deadline),
+            ended: ride.session.as_ref().map(|session| session.ended()),
+            phases: ride.gate.drain.subscribe(),
+            last_phase: ride.last_phase(),
+            views,
+            keep_alive,
+        }
+    }
+
+    async fn hear(&mut self) -> Interrupt {
+        tokio::select! {
+            biased;
+            () = self.out.closed() => Interrupt::Left,
+            () = sleep_until(self.deadline) => Interrupt::Deadline,
+            _ = wait_end(&mut self.ended) => Interrupt::Ended,
+            () = Drain::reached(&mut self.phases, self.last_phase) => Interrupt::Drained,
+            Ok(()) = self.views.changed() => Interrupt::View,
+            _ = self.keep_alive.tick() => Interrupt::KeepAlive,
         }
     }
 }
 
-async fn wait_end(ended: &mut Option<tokio::sync::watch::Receiver<bool>>) {
+async fn pump(mut body: Body, mut decoder: Option<Decoder>, ride: &mut Ride, out: &Out) -> End {
+    let mut splitter = sse::Splitter::new(ride.plan.reply_bytes);
+    let mut ears = Ears::new(ride, out);
+    loop {
+        let interrupt = {
+            let mut heard = pin!(ears.hear());
+            // At once and then as often as the upstream has nothing to say: what was heard does not wait for silence.
+            let first = poll_fn(|cx| Poll::Ready(heard.as_mut().poll(cx))).await;
+            match first {
+                Poll::Ready(interrupt) => interrupt,
+                Poll::Pending => {
+                    match relay(&mut body, &mut decoder, &mut splitter, ride, out, heard).await {
+                        Ok(interrupt) => interrupt,
+                        Err(end) => return end,
+                    }
+                }
+            }
+        };
+        match interrupt {
+            Interrupt::Left => return End::Left,
+            Interrupt::Deadline => return End::too_late(),
+            Interrupt::Ended => return End::Complete,
+            Interrupt::Drained => {
+                if let What::Listen { .. } = ride.plan.what {
+                    let _ = timeout(LAST_WORD, send(out, ride, graceful_end(ride))).await;
+                }
+                return End::Complete;
+            }
+            Interrupt::View => match judge_again(ride) {
+                Again::Gone => return End::Complete,
+                Again::Same => {}
+                Again::ListChanged(event) => {
+                    if !send(out, ride, event).await {
+                        return End::Left;
+                    }
+                }
+            },
+            // A grant expires without a new view.
+            Interrupt::KeepAlive => match judge_again(ride) {
+                Again::Gone => return End::Complete,
+                _ => {
+                    if !send(out, ride, b": keep-alive\n\n".to_vec()).await {
+                        return End::Left;
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Passes on what comes until something else is heard. An upstream that is never silent is interrupted too.
+async fn relay(
+    body: &mut Body,
+    decoder: &mut Option<Decoder>,
+    splitter: &mut sse::Splitter,
+    ride: &mut Ride,
+    out: &Out,
+    mut heard: Pin<&mut impl Future<Output = Interrupt>>,
+) -> Result<Interrupt, End> {
+    let mut unheard = 0;
+    loop {
+        let chunk = poll_fn(|cx| {
+            if unheard < UNHEARD_MAX
+                && let Poll::Ready(chunk) = body.poll_data(cx)
+            {
+                unheard += 1;
+                return Poll::Ready(Ok(chunk));
+            }
+            unheard = 0;
+            if let Poll::Ready(interrupt) = heard.as_mut().poll(cx) {
+                return Poll::Ready(Err(interrupt));
+            }
+            body.poll_data(cx).map(Ok)
+        })
+        .await;
+        match chunk {
+            Ok(chunk) => pass(chunk, decoder, splitter, ride, out).await?,
+            Err(interrupt) => return Ok(interrupt),
+        }
+    }
+}
+
+/// Judges and hands on what a piece of the stream completes: all of it at once.
+async fn pass(
+    chunk: Option<Result<Bytes, Error>>,
+    decoder: &mut Option<Decoder>,
+    splitter: &mut sse::Splitter,
+    ride: &mut Ride,
+    out: &Out,
+) -> Result<(), End> {
+    let chunk = match chunk {
+        Some(Ok(chunk)) => chunk,
+        Some(Err(error)) => return Err(End::Failed(error.kind.label(), "cut", error.detail)),
+        None => {
+            // What is left in the splitter is no event (WHATWG HTML, "Server-sent events"): it goes nowhere.
+            let answered = ride.plan.answered || ride.plan.resumable;
+            if ride.plan.id.is_some() && !answered && ride.recorder.holds() {
+                return Err(End::broken("the stream ended without the reply".into()));
+            }
+            return Err(End::Complete);
+        }
+    };
+    if std::time::Instant::now() >= ride.plan.deadline {
+        return Err(End::too_late());
+    }
+    // The view in force judges the stream at every event.
+    match judge_anew(ride) {
+        Again::Gone => return Err(End::Complete),
+        Again::Same => {}
+        Again::ListChanged(event) => hand_on(out, ride, event).await?,
+    }
+    let mut decoded = Vec::new();
+    let bytes = match decoder {
+        None => &chunk[..],
+        Some(decoder) => match decoder.push(&chunk, ride.plan.reply_bytes, &mut decoded) {
+            Ok(()) => &decoded[..],
+            Err(detail) => return Err(End::broken(detail)),
+        },
+    };
+    let mut events = SmallVec::<[Event; 2]>::new();
+    let whole = splitter.push(bytes, |event| events.push(event));
+    let (mut judged, mut refused) = (Vec::new(), None);
+    for event in events {
+        match judge(event, ride) {
+            Ok(bytes) if judged.is_empty() => judged = bytes,
+            Ok(bytes) => judged.extend_from_slice(&bytes),
+            Err(detail) => {
+                refused = Some(detail);
+                break;
+            }
+        }
+    }
+    if !judged.is_empty() {
+        hand_on(out, ride, judged).await?;
+    }
+    match (refused, whole) {
+        (Some(detail), _) => Err(End::broken(detail)),
+        (None, Err(_)) => Err(End::broken("an event over bounds.reply_bytes".into())),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+async fn hand_on(out: &Out, ride: &mut Ride, bytes: Vec<u8>) -> Result<(), End> {
+    match send(out, ride, bytes).await {
+        true => Ok(()),
+        false => Err(End::Left),
+    }
+}
+
+impl End {
+    fn too_late() -> Self {
+        Self::Failed("upstream_timeout", "timeout", "deadline passed".into())
+    }
+    fn broken(detail: String) -> Self {
+        Self::Failed("upstream_protocol", "cut", detail)
+    }
+}
+
+async fn wait_end(ended: &mut Option<watch::Receiver<bool>>) {
     match ended {
         Some(ended) => {
             let _ = ended.wait_for(|ended| *ended).await;
@@ -179,9 +330,17 @@ fn has_id(raw: &[u8]) -> bool {
 /// Hands on, unless the client is gone or has read nothing for too long.
 async fn send(out: &Out, ride: &mut Ride, bytes: Vec<u8>) -> bool {
     let length = bytes.len();
+    let bytes = match out.try_send(Ok(bytes.into())) {
+        Ok(()) => {
+            ride.recorder.sent(length);
+            return true;
+        }
+        Err(TrySendError::Closed(_)) => return false,
+        Err(TrySendError::Full(bytes)) => bytes,
+    };
     let until = (Instant::now() + ride.plan.patience).min(Instant::from_std(ride.plan.deadline));
     // What there is room for goes out even at the deadline.
-    let sent = timeout_at(until, out.send(Ok(bytes.into()))).await;
+    let sent = timeout_at(until, out.send(bytes)).await;
     if let Ok(Ok(())) = sent {
         ride.recorder.sent(length);
         return true;
@@ -211,11 +370,20 @@ enum Again {
     ListChanged(Vec<u8>),
 }
 
+/// Whether another view is in force than the one that judged last, and what it says.
+fn judge_anew(ride: &mut Ride) -> Again {
+    match ride.gate.views.is_in_force(ride.plan.view) {
+        true => Again::Same,
+        false => judge_again(ride),
+    }
+}
+
 /// A new view is in force: is the stream's grant still good, and do its lists look different now?
 fn judge_again(ride: &mut Ride) -> Again {
     let Some(view) = ride.gate.views.load() else {
         return Again::Same;
     };
+    ride.plan.view = view.revision;
     let now = clock::now();
     let at_ms = ride.gate.freshness.expiry_ms(now);
     let Ok(grant) = identify::look_up(&view, &ride.plan.token, at_ms) else {

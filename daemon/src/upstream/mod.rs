@@ -1,15 +1,19 @@
 //! Upstreams: an Admitted request goes in, an HTTP-shaped reply comes out, whatever the transport.
 
+use alarm::Alarm;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use std::{
-    pin::Pin,
     task::{Context, Poll},
     time::Instant,
 };
 
+pub mod alarm;
+mod link;
 pub mod stdio;
 pub mod streamable_http;
+
+pub use link::Reply;
 
 /// What goes to an upstream: judged bytes and the few headers that may travel.
 #[derive(Debug)]
@@ -82,7 +86,7 @@ impl ErrorKind {
 /// The body of an upstream's reply.
 pub enum Body {
     /// Straight from an HTTP upstream.
-    Http(hyper::body::Incoming, Box<streamable_http::Lease>),
+    Http(Box<Reply>),
     /// From a stdio upstream: ready-made chunks (JSON, or SSE events) through a bounded channel.
     Channel(tokio::sync::mpsc::Receiver<Result<Bytes, Error>>),
     /// Nothing more than this.
@@ -102,10 +106,9 @@ impl std::fmt::Debug for Body {
 impl Body {
     /// Whether nothing more will come, as far as that is known before asking.
     pub fn is_end(&self) -> bool {
-        use http_body::Body as _;
         match self {
             Body::Full(bytes) => bytes.is_none(),
-            Body::Http(incoming, _) => incoming.is_end_stream(),
+            Body::Http(reply) => reply.is_end(),
             Body::Channel(_) => false,
         }
     }
@@ -114,30 +117,20 @@ impl Body {
         match self {
             Body::Full(bytes) => Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(Ok)),
             Body::Channel(receiver) => receiver.poll_recv(cx),
-            Body::Http(incoming, lease) => loop {
-                use http_body::Body as _;
-                return match std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                    None => {
-                        lease.give_back();
-                        Poll::Ready(None)
-                    }
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => {
-                            // With a Content-Length nobody may ask again after the last byte.
-                            if incoming.is_end_stream() {
-                                lease.give_back();
-                            }
-                            Poll::Ready(Some(Ok(data)))
-                        }
-                        Err(_trailers) => continue,
-                    },
-                    Some(Err(e)) => Poll::Ready(Some(Err(Error {
-                        kind: ErrorKind::Protocol,
-                        unsent: false,
-                        detail: e.to_string(),
-                    }))),
-                };
-            },
+            Body::Http(reply) => reply.poll_data(cx),
+        }
+    }
+    /// Ready once the deadline has passed, after [`Body::poll_data`] had nothing. `spare` is for transports without an
+    /// alarm of their own.
+    pub fn poll_deadline(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: Instant,
+        spare: &mut Alarm,
+    ) -> Poll<()> {
+        match self {
+            Body::Http(reply) => reply.poll_deadline(cx, deadline.into()),
+            _ => spare.poll(cx, deadline.into()),
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Streamable HTTP upstreams: one pool a runtime on hyper's connection API. Redirects are never followed.
 
-use super::{Body, Error, ErrorKind, Request, Response};
+use super::{
+    Body, Error, ErrorKind, Reply, Request, Response,
+    link::{Home, Link},
+};
 use crate::{bounds::Bounds, view::HttpTarget};
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use http::{HeaderValue, Uri, header};
 use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use proto::id::ServerName;
 use rustls::{
@@ -15,10 +19,14 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, Weak},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    task::{Context, Waker},
+    time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::TlsConnector;
 
 /// Idle connections are dropped after this long: many servers close theirs after a little more.
@@ -26,16 +34,38 @@ const IDLE_MAX: Duration = Duration::from_secs(20);
 
 /// A TLS configuration and when it was made.
 type Trust = (Instant, Arc<ClientConfig>);
-type Sender = SendRequest<Full<Bytes>>;
-type Kept = HashMap<Origin, Vec<(Sender, Instant)>>;
+pub(super) type Kept = HashMap<Arc<Origin>, Vec<(Link, Instant)>, RandomState>;
 
 /// Connections may be shared by servers with the same scheme, authority and trust.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Origin {
+pub(super) struct Origin {
     tls: bool,
     host: String,
     port: u16,
     ca_file: Option<PathBuf>,
+}
+
+/// What all requests to a target have in common, put together on the first.
+#[derive(Clone, Debug)]
+pub struct Route {
+    origin: Arc<Origin>,
+    path: Uri,
+    host: HeaderValue,
+}
+
+impl Route {
+    fn new(target: &HttpTarget) -> Result<Self, String> {
+        let path = target
+            .url
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        let authority = target.url.authority().ok_or("the URL names no host")?;
+        Ok(Self {
+            origin: Arc::new(origin(target)?),
+            path: path.parse().unwrap_or_else(|_| Uri::from_static("/")),
+            host: HeaderValue::from_str(authority.as_str()).map_err(|e| e.to_string())?,
+        })
+    }
 }
 
 /// One runtime's connections.
@@ -44,31 +74,6 @@ pub struct Pool {
     /// A lock that only this runtime takes: replies must be `Send`, since those of child processes cross runtimes.
     idle: Arc<Mutex<Kept>>,
     tls: RefCell<HashMap<Option<PathBuf>, Trust>>,
-}
-
-/// Gives a connection back to the pool once its reply was read to the end.
-pub struct Lease {
-    sender: Option<Sender>,
-    origin: Origin,
-    idle: Weak<Mutex<Kept>>,
-    idle_max: usize,
-}
-
-impl Lease {
-    /// The reply is over: the connection is free again.
-    pub fn give_back(&mut self) {
-        let (Some(sender), Some(idle)) = (self.sender.take(), self.idle.upgrade()) else {
-            return;
-        };
-        if sender.is_closed() {
-            return;
-        }
-        let Ok(mut idle) = idle.lock() else { return };
-        let list = idle.entry(self.origin.clone()).or_default();
-        if list.len() < self.idle_max {
-            list.push((sender, Instant::now()));
-        }
-    }
 }
 
 impl Pool {
@@ -80,55 +85,53 @@ impl Pool {
         request: Request,
         bounds: &Bounds,
     ) -> Result<Response, Error> {
-        let origin = origin(target).map_err(|detail| Error {
+        let route = target.route.get_or_init(|| Route::new(target));
+        let route = route.as_ref().map_err(|detail| Error {
             kind: ErrorKind::Connect,
             unsent: true,
-            detail,
+            detail: detail.clone(),
         })?;
-        let mut outgoing = build(target, &request);
-        let deadline = request
-            .deadline
-            .unwrap_or_else(|| Instant::now() + bounds.upstream_timeout);
-        let sending = async {
-            loop {
-                let reused = self.take(&origin).await;
-                let fresh = reused.is_none();
-                let mut sender = match reused {
-                    Some(sender) => sender,
-                    None => self.connect(&origin, bounds).await?,
-                };
-                match sender.try_send_request(outgoing).await {
-                    Ok(reply) => return Ok((reply, sender)),
-                    Err(mut failed) => match failed.take_message() {
-                        // A kept connection that had died in its sleep: nothing was sent, a fresh one may be tried.
-                        Some(message) if !fresh => outgoing = message,
-                        message => {
-                            let detail = format!("{server}: {}", failed.into_error());
-                            let unsent = message.is_some();
-                            let kind = if unsent {
-                                ErrorKind::Connect
-                            } else {
-                                ErrorKind::Protocol
-                            };
-                            return Err(Error {
-                                kind,
-                                unsent,
-                                detail,
-                            });
-                        }
-                    },
-                }
-            }
+        let deadline = match request.deadline {
+            Some(deadline) => Instant::from_std(deadline),
+            None => Instant::now() + bounds.upstream_timeout,
         };
+        let mut outgoing = build(target, route, request);
         let timeout = || Error {
             kind: ErrorKind::Timeout,
             unsent: false,
             detail: format!("{server}: no reply in time"),
         };
-        let sent = tokio::time::timeout_at(deadline.into(), sending)
-            .await
-            .map_err(|_| timeout())?;
-        let (reply, sender) = sent?;
+        let (reply, link) = loop {
+            let reused = self.take(&route.origin);
+            let fresh = reused.is_none();
+            let mut link = match reused {
+                Some(link) => link,
+                None => timeout_at(deadline, self.connect(&route.origin, bounds))
+                    .await
+                    .map_err(|_| timeout())??,
+            };
+            match link.send(outgoing, deadline).await.ok_or_else(timeout)? {
+                Ok(reply) => break (reply, link),
+                Err(mut failed) => match failed.take_message() {
+                    // A kept connection that had died in its sleep: nothing was sent, a fresh one may be tried.
+                    Some(message) if !fresh => outgoing = message,
+                    message => {
+                        let detail = format!("{server}: {}", failed.into_error());
+                        let unsent = message.is_some();
+                        let kind = if unsent {
+                            ErrorKind::Connect
+                        } else {
+                            ErrorKind::Protocol
+                        };
+                        return Err(Error {
+                            kind,
+                            unsent,
+                            detail,
+                        });
+                    }
+                },
+            }
+        };
         if reply.status().is_redirection() {
             let detail = format!("{server}: answered {}", reply.status());
             return Err(Error {
@@ -137,7 +140,6 @@ impl Pool {
                 detail,
             });
         }
-        let idle_max = bounds.upstream_idle;
         if reply.status().is_informational() {
             let detail = format!("{server}: answered {}", reply.status());
             return Err(Error {
@@ -146,36 +148,41 @@ impl Pool {
                 detail,
             });
         }
-        let lease = Lease {
-            sender: Some(sender),
-            origin,
+        let home = Home {
+            origin: route.origin.clone(),
             idle: Arc::downgrade(&self.idle),
-            idle_max,
+            idle_max: bounds.upstream_idle,
         };
-        Ok(reply.map(|incoming| Body::Http(incoming, Box::new(lease))))
+        Ok(reply.map(|incoming| Body::Http(Box::new(Reply::new(incoming, link, home)))))
     }
 
-    async fn take(&self, origin: &Origin) -> Option<Sender> {
+    /// An idle connection. One that the upstream has closed meanwhile says so when it is sent on, before it sends.
+    fn take(&self, origin: &Origin) -> Option<Link> {
+        let mut idle = self.idle.lock().ok()?;
+        let list = idle.get_mut(origin)?;
         loop {
-            let (mut sender, since) = self.idle.lock().ok()?.get_mut(origin)?.pop()?;
-            if since.elapsed() < IDLE_MAX && !sender.is_closed() && sender.ready().await.is_ok() {
-                return Some(sender);
+            let (link, since) = list.pop()?;
+            if since.elapsed() < IDLE_MAX {
+                return Some(link);
             }
         }
     }
 
-    /// Drops connections that idled too long.
+    /// Drops connections that idled too long or that the upstream has closed.
     pub fn sweep(&self) {
         let Ok(mut idle) = self.idle.lock() else {
             return;
         };
+        let mut unwoken = Context::from_waker(Waker::noop());
         idle.retain(|_, list| {
-            list.retain(|(sender, since)| since.elapsed() < IDLE_MAX && !sender.is_closed());
+            list.retain_mut(|(link, since)| {
+                since.elapsed() < IDLE_MAX && link.is_ready(&mut unwoken)
+            });
             !list.is_empty()
         });
     }
 
-    async fn connect(&self, origin: &Origin, bounds: &Bounds) -> Result<Sender, Error> {
+    async fn connect(&self, origin: &Origin, bounds: &Bounds) -> Result<Link, Error> {
         let connecting = async {
             let tcp = TcpStream::connect((origin.host.as_str(), origin.port))
                 .await
@@ -243,9 +250,9 @@ impl Pool {
     }
 }
 
-async fn handshake<T>(io: T, bounds: &Bounds) -> Result<Sender, String>
+async fn handshake<T>(io: T, bounds: &Bounds) -> Result<Link, String>
 where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
     builder
@@ -255,12 +262,7 @@ where
         .handshake(TokioIo::new(io))
         .await
         .map_err(|e| e.to_string())?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection to an upstream ended");
-        }
-    });
-    Ok(sender)
+    Ok(Link::new(sender, Box::pin(connection)))
 }
 
 fn origin(target: &HttpTarget) -> Result<Origin, String> {
@@ -284,21 +286,12 @@ fn origin(target: &HttpTarget) -> Result<Origin, String> {
     })
 }
 
-fn build(target: &HttpTarget, request: &Request) -> http::Request<Full<Bytes>> {
-    let mut outgoing = http::Request::new(Full::new(request.body.clone()));
-    *outgoing.method_mut() = request.verb.clone();
-    let path = target
-        .url
-        .path_and_query()
-        .map_or("/", |path| path.as_str());
-    *outgoing.uri_mut() = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
+fn build(target: &HttpTarget, route: &Route, request: Request) -> http::Request<Full<Bytes>> {
+    let mut outgoing = http::Request::new(Full::new(request.body));
+    *outgoing.uri_mut() = route.path.clone();
     let headers = outgoing.headers_mut();
-    *headers = request.headers.clone();
-    if let Some(authority) = target.url.authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        headers.insert(header::HOST, host);
-    }
+    *headers = request.headers;
+    headers.insert(header::HOST, route.host.clone());
     if request.verb == http::Method::POST {
         headers.insert(
             header::CONTENT_TYPE,
@@ -312,5 +305,6 @@ fn build(target: &HttpTarget, request: &Request) -> http::Request<Full<Bytes>> {
     for (name, value) in &target.headers {
         headers.insert(name.clone(), value.clone());
     }
+    *outgoing.method_mut() = request.verb;
     outgoing
 }

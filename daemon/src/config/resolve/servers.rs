@@ -144,6 +144,7 @@ impl Resolver<'_> {
             url: uri,
             headers,
             ca_file,
+            route: Default::default(),
         })
     }
 
