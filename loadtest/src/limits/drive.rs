@@ -56,6 +56,8 @@ pub(super) struct Counts {
     pub(super) refused: u64,
     pub(super) unavailable: u64,
     pub(super) unknown: u64,
+    /// The first reply that was neither, in words.
+    pub(super) odd: Option<String>,
     /// Why the window says nothing about the limit.
     pub(super) flaw: Option<String>,
 }
@@ -77,10 +79,10 @@ impl Counts {
             }
             (class, code) => {
                 self.unknown += 1;
-                if self.flaw.is_none() && class != Class::Timeout {
+                if self.odd.is_none() {
                     let text = judged.text.as_deref().unwrap_or_default();
-                    let code = code.unwrap_or_default();
-                    self.flaw = Some(format!("{} {code}: {text}", class.name()));
+                    let code = code.map_or(String::new(), |code| format!(" {code}"));
+                    self.odd = Some(format!("{}{code}: {text}", class.name()));
                 }
             }
         }

@@ -317,7 +317,7 @@ fn judged(
             verdict: Verdict::NotJudged,
             why: None,
         };
-        (judged.verdict, judged.why) = verdict::of(&judged, args.max, counts.flaw.as_deref());
+        (judged.verdict, judged.why) = verdict::of(&judged, args.max, &counts);
         judged
     };
     let keys: Vec<LimitKey> = keys

@@ -1,9 +1,10 @@
 //! Counts against the maximum.
 
+use super::drive::Counts;
 use crate::result::{LimitKey, LimitWindow, Verdict};
 
-/// What a window shows, and why where that needs words. `flaw` is something that went wrong in it.
-pub(super) fn of(window: &LimitWindow, max: u64, flaw: Option<&str>) -> (Verdict, Option<String>) {
+/// What a window shows, and why where that needs words.
+pub(super) fn of(window: &LimitWindow, max: u64, counts: &Counts) -> (Verdict, Option<String>) {
     let views = [
         ("answered", Some(window.admitted)),
         ("the upstream executed", window.admitted_upstream),
@@ -16,20 +17,20 @@ pub(super) fn of(window: &LimitWindow, max: u64, flaw: Option<&str>) -> (Verdict
         }
     }
     let not = |why: String| (Verdict::NotJudged, Some(why));
-    if let Some(flaw) = flaw {
-        return not(flaw.to_owned());
+    if let Some(flaw) = &counts.flaw {
+        return not(flaw.clone());
     }
     // A reply that was lost may have been admitted: only the upstream knows, or what was charged.
-    let known = window.admitted_upstream.or(window.admitted_audit);
-    let truth = match known {
-        Some(count) => count,
-        None if window.unknown > 0 => {
-            return not(format!(
-                "{} replies were lost: only --record or --audit could tell",
-                window.unknown
-            ));
-        }
-        None => window.admitted,
+    let lost = (window.unknown > 0).then(|| {
+        let odd = counts.odd.as_deref().unwrap_or_default();
+        format!("{} replies were lost ({odd})", window.unknown)
+    });
+    let truth = match (window.admitted_upstream, window.admitted_audit, &lost) {
+        (Some(count), _, _) | (None, Some(count), None) => count,
+        // A node that died may not have written what it charged last.
+        (None, Some(count), Some(_)) if count >= max => count,
+        (None, _, Some(lost)) => return not(format!("{lost}: only --record could tell")),
+        (None, None, None) => window.admitted,
     };
     if let Some((view, count)) = views
         .into_iter()
@@ -43,17 +44,18 @@ pub(super) fn of(window: &LimitWindow, max: u64, flaw: Option<&str>) -> (Verdict
     }
     let asked_for_more = window.refused + window.unavailable > 0;
     match (truth >= max, asked_for_more) {
-        (true, true) => (Verdict::Exact, None),
+        (true, true) => (Verdict::Exact, lost),
         (true, false) => not("nothing was refused: more must be asked for".into()),
         (false, _) if window.sent <= max => not(format!("only {} calls were sent", window.sent)),
         (false, _) if window.refused == 0 => not(format!(
             "{} calls were refused because quota could not be had, none because of the limit",
             window.unavailable
         )),
-        (false, _) => (
-            Verdict::Short,
-            Some(format!("{} were refused below the maximum", window.refused)),
-        ),
+        (false, _) => {
+            let lost = lost.map_or(String::new(), |lost| format!("; {lost}"));
+            let why = format!("{} were refused below the maximum{lost}", window.refused);
+            (Verdict::Short, Some(why))
+        }
     }
 }
 
@@ -143,13 +145,23 @@ mod tests {
             (with(window(60, 30, 30, 0), Some(30), Some(31)), None, Over),
             (with(window(60, 30, 30, 0), Some(12), None), None, NotJudged),
             (with(window(60, 29, 30, 1), None, Some(30)), None, Exact),
+            (with(window(60, 28, 30, 2), None, Some(29)), None, NotJudged),
             (window(60, 30, 30, 0), Some("interrupted"), NotJudged),
             (window(60, 31, 29, 0), Some("interrupted"), Over),
         ];
         for (at, (window, flaw, verdict)) in rows.into_iter().enumerate() {
-            let (seen, why) = of(&window, 30, flaw);
+            let counts = Counts {
+                flaw: flaw.map(Into::into),
+                odd: Some("transport refused".into()),
+                ..Counts::default()
+            };
+            let (seen, why) = of(&window, 30, &counts);
             assert_eq!(seen, verdict, "row {at}: {why:?}");
             assert!(seen == Exact || why.is_some(), "row {at}");
+            // A lost reply is told whatever came of it.
+            let told = why.unwrap_or_default().contains("transport refused");
+            let lost = window.unknown > 0 && seen != Over;
+            assert_eq!(told, lost, "row {at}");
         }
     }
 
