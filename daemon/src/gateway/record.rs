@@ -203,6 +203,10 @@ impl Recorder {
             record.end = "complete";
         }
     }
+    /// The gateway ended the reply before its answer: a drain, a session or a grant that is over.
+    pub fn cut(&mut self) {
+        self.line().end = "cut";
+    }
     /// Keeps the tickets of a forwarded call.
     pub fn hold(&mut self, tickets: Tickets) {
         self.tickets = Some(tickets);

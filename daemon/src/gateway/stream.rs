@@ -40,6 +40,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// For the event that ends a stream, where the client may not be reading.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
+const GONE: &str = "The grant or its access to this server ended before the answer";
+
 /// Pieces that pass before it is asked again whether anything else was heard.
 const UNHEARD_MAX: u32 = 32;
 
@@ -56,29 +58,40 @@ pub async fn run(body: Body, decoder: Option<Decoder>, mut ride: Ride, out: Out)
     match end {
         End::Complete => ride.recorder.complete(),
         End::Left => {}
+        End::Stopped(why) => {
+            ride.recorder.cut();
+            // Who can ask for the rest gets no answer in its place.
+            if !ride.plan.resumable {
+                last_word(&ride, &out, why).await;
+            }
+        }
         End::Failed(code, how, detail) => {
             tracing::info!(request = %ride.recorder.request(), server = %ride.plan.server, code, detail, "event stream ended early");
             ride.recorder.failed(code, how);
-            // Who can ask for the rest gets no answer in its place.
-            let answered = ride.plan.answered || (ride.plan.resumable && how == "cut");
-            if let (Some(id), false) = (&ride.plan.id, answered) {
-                let message = "The server behind the gateway broke off, was too slow, or sent a reply that was refused";
-                let mut event = Vec::new();
-                sse::write_event(
-                    &mut event,
-                    b"",
-                    &mcp::error(Some(id), -32603, message, None),
-                );
-                let _ = timeout(LAST_WORD, out.send(Ok(event.into()))).await;
+            if !(ride.plan.resumable && how == "cut") {
+                let why = "The server behind the gateway broke off, was too slow, or sent a reply that was refused";
+                last_word(&ride, &out, why).await;
             }
         }
     }
     ride.recorder.settle(Outcome::Acted);
 }
 
+/// The error that stands in place of the answer, when there was none yet.
+async fn last_word(ride: &Ride, out: &Out, why: &str) {
+    let (Some(id), false) = (&ride.plan.id, ride.plan.answered) else {
+        return;
+    };
+    let mut event = Vec::new();
+    sse::write_event(&mut event, b"", &mcp::error(Some(id), -32603, why, None));
+    let _ = timeout(LAST_WORD, out.send(Ok(event.into()))).await;
+}
+
 enum End {
     Complete,
     Left,
+    /// The gateway ended a call that had no answer yet, and says why.
+    Stopped(&'static str),
     Failed(&'static str, &'static str, String),
 }
 
@@ -157,15 +170,15 @@ async fn pump(mut body: Body, mut decoder: Option<Decoder>, ride: &mut Ride, out
         match interrupt {
             Interrupt::Left => return End::Left,
             Interrupt::Deadline => return End::too_late(),
-            Interrupt::Ended => return End::Complete,
+            Interrupt::Ended => return End::early(ride, "The session ended before the answer"),
             Interrupt::Drained => {
                 if let What::Listen { .. } = ride.plan.what {
                     let _ = timeout(LAST_WORD, send(out, ride, graceful_end(ride))).await;
                 }
-                return End::Complete;
+                return End::early(ride, "The gateway stopped before the answer");
             }
             Interrupt::View => match judge_again(ride) {
-                Again::Gone => return End::Complete,
+                Again::Gone => return End::early(ride, GONE),
                 Again::Same => {}
                 Again::ListChanged(event) => {
                     if !send(out, ride, event).await {
@@ -175,7 +188,7 @@ async fn pump(mut body: Body, mut decoder: Option<Decoder>, ride: &mut Ride, out
             },
             // A grant expires without a new view.
             Interrupt::KeepAlive => match judge_again(ride) {
-                Again::Gone => return End::Complete,
+                Again::Gone => return End::early(ride, GONE),
                 _ => {
                     if !send(out, ride, b": keep-alive\n\n".to_vec()).await {
                         return End::Left;
@@ -243,7 +256,7 @@ async fn pass(
     }
     // The view in force judges the stream at every event.
     match judge_anew(ride) {
-        Again::Gone => return Err(End::Complete),
+        Again::Gone => return Err(End::early(ride, GONE)),
         Again::Same => {}
         Again::ListChanged(event) => hand_on(out, ride, event).await?,
     }
@@ -286,6 +299,14 @@ async fn hand_on(out: &Out, ride: &mut Ride, bytes: Vec<u8>) -> Result<(), End> 
 }
 
 impl End {
+    /// The gateway's own end of a stream: only a call that waits for its answer is cut by it.
+    fn early(ride: &Ride, why: &'static str) -> Self {
+        let standing = matches!(ride.plan.what, What::Stream | What::Listen { .. });
+        match standing || ride.plan.answered || ride.plan.id.is_none() {
+            true => Self::Complete,
+            false => Self::Stopped(why),
+        }
+    }
     fn too_late() -> Self {
         Self::Failed("upstream_timeout", "timeout", "deadline passed".into())
     }
