@@ -157,7 +157,8 @@ pub async fn admitted_through_a_death(fleet: &mut Fleet, max: u64, window: Durat
         gateways.push(std::thread::spawn(move || {
             runtime().block_on(async {
                 let node = Node::open(handle.clone(), &limit).await;
-                let charge = charge(&limit, 12 << 64);
+                // No counter of what was measured before: a key is one limit's.
+                let charge = charge(&limit, u128::MAX);
                 while !stop.load(Relaxed) {
                     admitted.fetch_add(u64::from(node.call(&charge).await), Relaxed);
                     tokio::time::sleep(Duration::from_micros(200)).await;
@@ -180,5 +181,7 @@ pub async fn admitted_through_a_death(fleet: &mut Fleet, max: u64, window: Durat
             .join()
             .expect("invariant: the thread does not panic");
     }
-    admitted.load(Relaxed)
+    let admitted = admitted.load(Relaxed);
+    assert!(admitted > 0, "nothing was admitted before the leader died");
+    admitted
 }
