@@ -32,11 +32,13 @@ pub enum Fault {
     GrantBeforeCommit,
     /// Replica: entries are acknowledged before they are on the disk. Caught by: charged <= max after a crash.
     AcknowledgeBeforeFsync,
+    /// Replica: a node is let go before the change of voters that takes it out is committed. Caught by: the cluster heals.
+    LetGoEarly,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 12] = [
+    pub const ALL: [Fault; 13] = [
         Fault::MergeWithoutWindowCheck,
         Fault::RetryGrantsTwice,
         Fault::UncappedGrant,
@@ -49,6 +51,7 @@ impl Fault {
         Fault::SpentPastWindow,
         Fault::GrantBeforeCommit,
         Fault::AcknowledgeBeforeFsync,
+        Fault::LetGoEarly,
     ];
 }
 

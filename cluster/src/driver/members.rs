@@ -6,6 +6,7 @@ use super::{Driver, Waiter};
 use crate::{
     handle::{Failure, Shared},
     identity::Identity,
+    machine::Machine,
     replica::Stop,
     transport::{Members, Peer, Transport},
     wire::{Operate, Request, Response},
@@ -42,6 +43,8 @@ pub(crate) struct Roll {
     warned_ns: u64,
     /// Voters that did not let this node in when it last knocked.
     refusing: BTreeSet<NodeId>,
+    /// Those that are being taken out, as far as this voter has applied: they may never hear who else is.
+    leaving: BTreeSet<NodeId>,
 }
 
 impl Roll {
@@ -77,10 +80,11 @@ impl Roll {
         self.refusing.remove(&node);
     }
 
-    /// A voter did not let this node in. Whether that settles it: half of the others, for one may be dead.
+    /// A voter did not let this node in. Whether that settles it: half of the others that stay, for one may be dead.
     pub(super) fn refused(&mut self, node: NodeId, own: NodeId) -> bool {
         self.refusing.insert(node);
-        let others = || self.voters().filter(|(node, _)| *node != own);
+        let stays = |node: &NodeId| *node != own && !self.leaving.contains(node);
+        let others = || self.voters().filter(|(node, _)| stays(node));
         let refusing = others().filter(|(node, _)| self.refusing.contains(node));
         refusing.count() * 2 >= others().count()
     }
@@ -88,6 +92,19 @@ impl Roll {
     /// Whether another voter could lead.
     pub(super) fn has_others(&self) -> bool {
         self.voters().count() > 1
+    }
+
+    /// The members as a voter's machine has them. Who was noted at the last run and is neither there nor removed joined after
+    /// what has been applied again so far: it is not turned away, for it would take that for its removal.
+    fn applied(&self, machine: &Machine) -> BTreeMap<NodeId, Peer> {
+        let noted = self.members.nodes.iter();
+        let newer = noted.filter(|(node, _)| !machine.removed(**node));
+        let newer = newer.map(|(node, peer)| (*node, peer.clone()));
+        let members = machine.members().map(|(node, entry)| {
+            let (address, role) = (entry.address.clone(), entry.role);
+            (node, Peer { address, role })
+        });
+        newer.chain(members).collect()
     }
 
     fn voters(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
@@ -143,12 +160,9 @@ impl Driver {
         let machine = voter.replica.machine();
         let version = machine.members_version();
         if machine.index() > 0 && self.roll.version != Some(version) {
-            let members = machine.members();
-            let peer = |entry: &crate::machine::Entry| Peer {
-                address: entry.address.clone(),
-                role: entry.role,
-            };
-            let nodes = members.map(|(node, entry)| (node, peer(entry))).collect();
+            let nodes = self.roll.applied(machine);
+            let leaving = machine.members().filter(|(_, entry)| entry.leaving);
+            self.roll.leaving = leaving.map(|(node, _)| node).collect();
             if self.roll.take(nodes, version) {
                 self.spread(now);
             }
@@ -164,7 +178,9 @@ impl Driver {
         }
     }
 
-    /// A voter does not know this node as a member.
+    /// A voter does not know this node as a member. The one way in which a node that was removed ends: a voter turns away
+    /// whom it has applied to be removed, and by then a majority of those that stay has it on the disk that they can do
+    /// without (see the leader's `propose`), whatever the one that says so has synced.
     pub(super) fn turned_away(&mut self, node: NodeId) {
         if self.roll.refused(node, self.shared.node) {
             self.fail(Failure::Stopped(Stop::Removed));
@@ -233,5 +249,67 @@ impl Driver {
                 tracing::warn!(%error, "the voters' addresses cannot be noted for the next start");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::{
+        command::{Batch, Command, Member, RULES_VERSION},
+        limit::ledger::Bounds,
+    };
+
+    fn peer(node: u64) -> (NodeId, Peer) {
+        let (address, role) = (format!("n{node}:1"), Role::Voter);
+        (NodeId(node), Peer { address, role })
+    }
+
+    fn roll(nodes: &[u64]) -> Roll {
+        let mut roll = Roll::default();
+        roll.members.nodes = nodes.iter().map(|node| peer(*node)).collect();
+        roll
+    }
+
+    #[test]
+    fn who_joined_after_what_was_applied_again_is_not_turned_away() {
+        let mut machine = Machine::found(7, Bounds::default(), NodeId(1), "n1", "n1:1");
+        let join = Member::Join {
+            token: Some([2; 32]),
+            node: NodeId(2),
+            name: "n2".to_owned(),
+            address: "n2:1".to_owned(),
+            role: Role::Voter,
+        };
+        let token = Member::Token {
+            hash: [2; 32],
+            role: Role::Voter,
+            expires_ms: u64::MAX,
+        };
+        let remove = Member::Remove { node: NodeId(2) };
+        let mut apply = |changes: Vec<Member>| {
+            let batch = Batch {
+                now_ms: 1,
+                rules_version: RULES_VERSION,
+                commands: changes.into_iter().map(Command::Member).collect(),
+            };
+            machine.apply(machine.index() + 1, &batch).unwrap();
+            let nodes = roll(&[1, 2, 3]).applied(&machine);
+            nodes.into_keys().map(|node| node.0).collect::<Vec<u64>>()
+        };
+        assert_eq!(apply(vec![token, join]), [1, 2, 3]);
+        assert_eq!(apply(vec![remove]), [1, 3]);
+    }
+
+    #[test]
+    fn half_of_those_that_stay_must_turn_a_node_away() {
+        let mut five = roll(&[1, 2, 3, 4, 5]);
+        assert!(!five.refused(NodeId(1), NodeId(5)));
+        five.let_in(NodeId(1));
+        assert!(!five.refused(NodeId(2), NodeId(5)) && five.refused(NodeId(3), NodeId(5)));
+        // The others that go do not hear of it either.
+        let mut four_go = roll(&[1, 2, 3, 4, 5]);
+        four_go.leaving = (2..=5).map(NodeId).collect();
+        assert!(four_go.refused(NodeId(1), NodeId(5)));
     }
 }

@@ -167,7 +167,8 @@ impl Members {
     }
 
     /// A node that raft knows stays until raft has let it go and this is said again: then the second word is committed by
-    /// those who stay, so that they know for good that they can do without it. Any other node is gone at once.
+    /// those who stay, so that they know for good that they can do without it: a leader says it only when it knows the
+    /// change to be committed. Any other node is gone at once.
     fn remove(&mut self, node: NodeId) -> Result<Option<NodeId>, MemberRefusal> {
         if self.removed.contains(&node) {
             return Ok(None);

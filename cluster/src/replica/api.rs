@@ -74,7 +74,7 @@ pub struct Effects {
 /// Why a voter must end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// It was taken out of the cluster.
+    /// It was taken out of the cluster: it cannot know by itself, those that stay turn it away.
     #[error("this node was removed from the cluster: empty its data directory to join anew")]
     Removed,
     /// It cannot apply what was committed.

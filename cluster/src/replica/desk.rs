@@ -6,7 +6,7 @@ use crate::{
     wire::{At, Counters, Request, Response},
 };
 use proto::{
-    command::{BATCH_BYTES_MAX, COMMANDS_MAX, Command, NodeId, Reply},
+    command::{BATCH_BYTES_MAX, COMMANDS_MAX, Command, Member, NodeId, Reply},
     control::Position,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -42,6 +42,8 @@ pub(super) struct Order {
     bytes: usize,
     /// Nothing else goes into its entry.
     alone: bool,
+    /// It may let a node go.
+    lets_go: bool,
     /// Its entry is stamped with the time as it is, whatever the clock shows.
     pub(super) unstamped: bool,
     /// Nodes whose removal must be complete before the answer.
@@ -118,11 +120,15 @@ impl Order {
         let alone = commands
             .iter()
             .any(|c| matches!(c, Command::Control(_) | Command::SetClock { .. }));
+        let lets_go = commands
+            .iter()
+            .any(|c| matches!(c, Command::Member(Member::Remove { .. })));
         Self {
             asker,
             commands,
             bytes,
             alone,
+            lets_go,
             unstamped: false,
             removes: Vec::new(),
         }
@@ -197,8 +203,9 @@ impl Desk {
             .any(|(asker, commands)| asker.is_none() && commands > 0)
     }
 
-    /// The orders of the next entry: as many as fit; none while some entries are on their way and these are few.
-    pub(super) fn next_entry(&mut self) -> Vec<Order> {
+    /// The orders of the next entry: as many as fit; none while some entries are on their way and these are few. Nobody is
+    /// let go while voters change.
+    pub(super) fn next_entry(&mut self, is_changing: bool) -> Vec<Order> {
         let is_full =
             self.queued_commands >= FULL_COMMANDS || self.queued_bytes >= BATCH_BYTES_MAX / 2;
         let flights_max = if is_full { FLIGHTS_MAX } else { FLIGHTS_FEW };
@@ -208,6 +215,9 @@ impl Desk {
             return orders;
         }
         while let Some(order) = self.queue.front() {
+            if is_changing && order.lets_go {
+                break;
+            }
             commands += order.commands.len();
             bytes += order.bytes;
             let is_first = orders.is_empty();
@@ -312,7 +322,7 @@ mod tests {
     }
 
     fn taken(desk: &mut Desk) -> Vec<usize> {
-        let orders = desk.next_entry();
+        let orders = desk.next_entry(false);
         orders.iter().map(|order| order.commands.len()).collect()
     }
 

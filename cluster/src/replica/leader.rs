@@ -8,6 +8,8 @@ use crate::{
     codec,
     wire::{DEFINITIONS_MAX, Operate, RETURNS_MAX, ROWS_MAX, Request, Response},
 };
+#[cfg(feature = "faults")]
+use proto::faults::Fault;
 use proto::{
     command::{Batch, Command, Member, Role},
     limit::ledger::{Refusal, Session},
@@ -230,7 +232,13 @@ impl Replica {
 
     /// Proposes one entry, if there is something to propose and raft takes it.
     fn propose(&mut self, now: Now) -> bool {
-        let orders = self.desk.next_entry();
+        // An entry by which a node is gone for good must bring with it, to everybody who has it, that the change which took
+        // that node out is committed: whoever commits it, a majority of those that stay, then needs the node no more,
+        // whatever power is lost. So it is made only by a leader that has applied all changes before it.
+        let is_changing = self.raft.raft.has_pending_conf();
+        #[cfg(feature = "faults")]
+        let is_changing = is_changing && !self.settings.faults.has(Fault::LetGoEarly);
+        let orders = self.desk.next_entry(is_changing);
         if orders.is_empty() {
             return false;
         }
@@ -300,7 +308,6 @@ impl Replica {
     /// The fault: leases are answered from a state in which they are committed already.
     #[cfg(feature = "faults")]
     fn grant_ahead(&mut self, mut flight: Flight, batch: &Batch) -> Flight {
-        use proto::faults::Fault;
         if !self.settings.faults.has(Fault::GrantBeforeCommit) {
             return flight;
         }

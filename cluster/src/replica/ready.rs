@@ -8,7 +8,7 @@ use crate::{
     wire::{At, Extra, HASH_EVERY, Push, Response},
 };
 use proto::{
-    command::{Batch, Command, NodeId, Reply},
+    command::{Batch, Command, Reply},
     time::Now,
 };
 use raft::{
@@ -172,7 +172,6 @@ impl Replica {
             }
         };
         match applied {
-            Ok(_) if self.may_go() => return self.stop(Stop::Removed),
             Ok(applied) => self.settle((index, term), applied, now),
             Err(error) => return self.stop(Stop::Entry { index, error }),
         }
@@ -181,15 +180,6 @@ impl Replica {
             self.tell_voters(Extra::Hash { index, hash });
             self.compare((index, self.settings.node, hash));
         }
-    }
-
-    /// Whether this node was removed, and one that stays leads without it.
-    ///
-    /// Where it led itself, it may be the only one that knows the removal to be committed, and those that stay may need
-    /// its vote (or its refusal, which says what is committed) to learn it. It ends when one of them turns it away.
-    fn may_go(&self) -> bool {
-        let leader = NodeId(self.raft.raft.leader_id);
-        self.machine.removed(self.settings.node) && self.machine.configuration().votes(leader)
     }
 
     fn apply_batch(
@@ -232,6 +222,13 @@ impl Replica {
             self.raft.raft.become_follower(term, raft::INVALID_ID);
         }
         self.machine.apply_configuration(index, configuration);
+        // Raft asks for no sync where only the commit is new. `status` shows these voters from now on, and nobody should
+        // find after a power loss that they are still to be asked for.
+        let hard_state = self.raft.store().hard_state().clone();
+        self.persist_with(|persist| {
+            persist.hard_state = Some(hard_state);
+            persist.must_sync = true;
+        });
         Ok(())
     }
 

@@ -109,6 +109,10 @@ impl Store {
         self.entries.extend(entries.iter().cloned());
     }
 
+    pub(super) fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
         self.hard_state = hard_state;
     }

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod net;
+mod shrink;
 
 use super::*;
 use crate::{

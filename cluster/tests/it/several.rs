@@ -41,6 +41,13 @@ fn another_voter_leads_when_the_leader_stops_and_what_was_leased_stays_used() {
     });
 }
 
+/// The code with which a node ends by itself.
+async fn ended(node: &Node) -> u8 {
+    let mut failed = node.handle().failed();
+    let ended = tokio::time::timeout(crate::harness::PATIENCE, failed.wait_for(Option::is_some));
+    ended.await.unwrap().unwrap().as_ref().unwrap().exit_code()
+}
+
 #[test]
 fn a_dead_voter_is_replaced_and_never_heard_again() {
     run(async {
@@ -61,11 +68,7 @@ fn a_dead_voter_is_replaced_and_never_heard_again() {
         );
         // What is left of it comes back and is turned away.
         nodes[2].start();
-        let mut failed = nodes[2].handle().failed();
-        let ended =
-            tokio::time::timeout(crate::harness::PATIENCE, failed.wait_for(Option::is_some));
-        let code = ended.await.unwrap().unwrap().as_ref().unwrap().exit_code();
-        assert_eq!(code, 77);
+        assert_eq!(ended(&nodes[2]).await, 77);
         nodes[1].stop().await;
         let refused = insist(fresh.handle(), 1, 8).await;
         assert!(matches!(refused, Err(Refusal::Exhausted(standing)) if standing.used == 3));
@@ -96,7 +99,9 @@ fn a_cluster_grows_to_five_and_shrinks_to_one() {
                 done = nodes[0].handle().operate(remove.clone()).await;
             }
             until(nodes[0].handle(), "fewer voters", |s| voters(s) == left).await;
-            nodes.truncate(from);
+            for gone in nodes.split_off(from) {
+                assert_eq!(ended(&gone).await, 77);
+            }
         }
         let refused = insist(nodes[0].handle(), 1, 5).await;
         assert!(matches!(refused, Err(Refusal::Exhausted(standing)) if standing.used == 6));

@@ -66,6 +66,9 @@ pub struct Check {
     control: BTreeMap<u64, (String, bool)>,
     /// When operators heard of which version, in order.
     acknowledged: Vec<(u64, u64)>,
+    /// Voters that were let go, and that a change of voters was written: since somebody looked.
+    pub left: Vec<NodeId>,
+    pub changing: bool,
     pub broken: Option<Broken>,
     /// Every command is shown.
     pub trace: bool,
@@ -91,6 +94,8 @@ impl Check {
             lag_max_ms: jumps.then_some(plan.skew_ms + TRUE_MS),
             control: BTreeMap::new(),
             acknowledged: Vec::new(),
+            left: Vec::new(),
+            changing: false,
             broken: None,
             trace: false,
         }
@@ -122,7 +127,10 @@ impl Check {
                     Ok(batch) => What::Batch(Rc::new(batch)),
                     Err(error) => return self.fail("entries can be read", error.to_string()),
                 },
-                _ => What::Configuration,
+                _ => {
+                    self.changing = true;
+                    What::Configuration
+                }
             };
             if let What::Batch(batch) = &what {
                 self.lag_ms = true_ms as i64 - batch.now_ms as i64;
@@ -250,7 +258,10 @@ impl Check {
                     return;
                 }
                 match self.roles.get(node) {
-                    Some(Role::Voter) => Scene::VoterRemoved,
+                    Some(Role::Voter) => {
+                        self.left.push(*node);
+                        Scene::VoterRemoved
+                    }
                     _ => Scene::ClientRemoved,
                 }
             }

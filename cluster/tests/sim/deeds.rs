@@ -265,8 +265,13 @@ impl World {
         let picked = members[self.dice.below(members.len() as u64) as usize];
         let removes = self.dice.below(2) == 0 && (!self.hosts[picked].votes || voters > 1);
         if removes {
-            let node = self.hosts[picked].id;
-            return self.operate(Operate::Remove { nodes: vec![node] });
+            let mut nodes = vec![self.hosts[picked].id];
+            if voters > 2 && self.dice.below(3) == 0 {
+                let others = members.iter().map(|host| &self.hosts[*host]);
+                let another = others.filter(|h| h.votes && h.id != nodes[0]).nth(1);
+                nodes.extend(another.map(|h| h.id));
+            }
+            return self.operate(Operate::Remove { nodes });
         }
         if members.len() >= 7 {
             return;

@@ -117,6 +117,11 @@ impl Disk {
         self.seen.entries.get(&index)
     }
 
+    /// The worst that a loss of power can do; then the process ends.
+    pub fn lose_unsynced(&mut self) {
+        self.writes.clear();
+    }
+
     /// The process ends. With the power, what was not synced is lost from some write on; else the system writes it.
     /// Says how many writes were lost.
     pub fn crash(&mut self, power: bool, dice: &mut Dice) -> usize {

@@ -87,6 +87,10 @@ pub enum Event {
         host: usize,
     },
     Deed,
+    /// An operator removes once more who is still leaving.
+    RemoveAgain,
+    /// All voters lose power.
+    Blackout,
     Flap {
         host: usize,
         left: u32,

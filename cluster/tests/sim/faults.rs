@@ -11,7 +11,7 @@ use proto::faults::Fault;
 const SEEDS: u64 = 400;
 
 /// A fault, what has to happen in a run so that it can do harm, and the invariant that catches it.
-const TABLE: [(Fault, &[Deed], &str); 12] = [
+const TABLE: [(Fault, &[Deed], &str); 13] = [
     (
         Fault::ReturnWithoutTaking,
         &[],
@@ -67,6 +67,11 @@ const TABLE: [(Fault, &[Deed], &str); 12] = [
         Fault::ForgedReturnAccepted,
         &[Deed::Forge],
         "returned <= granted",
+    ),
+    (
+        Fault::LetGoEarly,
+        &[Deed::Members, Deed::PowerLoss],
+        "the cluster heals",
     ),
 ];
 

@@ -24,6 +24,7 @@ mod net;
 mod plan;
 mod scenes;
 mod seeds;
+mod shrink;
 mod voter;
 mod workload;
 mod world;

@@ -109,10 +109,6 @@ impl World {
                 error: Error::Rules(_),
                 ..
             } if !self.is_wanted(host) => self.end(host, false),
-            Stop::Removed => {
-                self.hosts[host].removed = true;
-                self.end(host, false);
-            }
             _ => self.fail(
                 "replicas agree",
                 format!("node {} stops: {stop}", self.hosts[host].id.0),
@@ -248,6 +244,7 @@ impl World {
     fn persist(&mut self, host: usize, persist: Persist) {
         let true_ms = self.true_ms();
         self.check.proposed(&persist.entries, true_ms);
+        self.voters_change();
         if persist.install.is_some() {
             self.note(Scene::Installed);
         }

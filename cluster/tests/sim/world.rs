@@ -466,6 +466,8 @@ impl World {
             Event::Start { host } => self.start(host),
             Event::Resume { host } => self.resume(host),
             Event::Deed => self.deed(),
+            Event::RemoveAgain => self.remove_again(),
+            Event::Blackout => self.blackout(),
             Event::Flap { host, left } => self.flap(host, left),
             Event::Heal => self.heal(),
             Event::Mend => self.mend(),
@@ -587,6 +589,7 @@ impl World {
                 self.check.keeps_up(index);
             }
         }
+        self.voters_left();
     }
 
     /// What its holders have.

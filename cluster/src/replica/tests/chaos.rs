@@ -51,16 +51,8 @@ impl Chaos {
             let Some(effects) = self.net.poll(node, now) else {
                 break;
             };
-            let stopped = effects.stop.clone();
-            assert!(
-                matches!(stopped, None | Some(Stop::Removed)),
-                "node {node}: {stopped:?}"
-            );
-            if stopped.is_some() {
-                self.net.nodes.get_mut(&node).unwrap().stopped = stopped;
-                self.crash(node);
-                return;
-            }
+            let stopped = effects.stop;
+            assert!(stopped.is_none(), "node {node}: {stopped:?}");
             for message in effects.messages {
                 let parcel = if message.get_msg_type() == MessageType::MsgSnapshot {
                     let index = message.get_snapshot().get_metadata().index;

@@ -64,12 +64,14 @@ impl Disk {
 pub(super) struct Node {
     pub(super) replica: Option<Replica>,
     pub(super) disk: Disk,
+    /// Written, and lost with the power: what needs no sync waits for the next write that does.
+    unsynced: Vec<Persist>,
     pub(super) responses: BTreeMap<u64, Response>,
     pub(super) pushes: Vec<(NodeId, Push)>,
     pub(super) stopped: Option<Stop>,
 }
 
-/// A cluster. Messages arrive in order and at once; every write is on the disk before the next loop.
+/// A cluster. Messages arrive in order and at once; every write is done before the next loop.
 pub(super) struct Net {
     pub(super) nodes: BTreeMap<u64, Node>,
     pub(super) ms: u64,
@@ -146,6 +148,7 @@ impl Net {
         let fresh = Node {
             replica: None,
             disk,
+            unsynced: Vec::new(),
             responses: BTreeMap::new(),
             pushes: Vec::new(),
             stopped: None,
@@ -161,7 +164,15 @@ impl Net {
     }
 
     pub(super) fn kill(&mut self, node: u64) {
-        self.nodes.get_mut(&node).unwrap().replica = None;
+        let on = self.nodes.get_mut(&node).unwrap();
+        on.replica = None;
+        on.unsynced.drain(..).for_each(|write| on.disk.write(write));
+    }
+
+    pub(super) fn lose_power(&mut self, node: u64) {
+        let on = self.nodes.get_mut(&node).unwrap();
+        on.replica = None;
+        on.unsynced.clear();
     }
 
     pub(super) fn now(&self, node: u64) -> Now {
@@ -235,8 +246,11 @@ impl Net {
             );
         }
         if let Some(persist) = effects.persist {
-            let number = persist.number;
-            on.disk.write(persist);
+            let (number, must_sync) = (persist.number, persist.must_sync);
+            on.unsynced.push(persist);
+            if must_sync {
+                on.unsynced.drain(..).for_each(|write| on.disk.write(write));
+            }
             on.replica.as_mut().unwrap().persisted(number, now);
         }
         if let Some(image) = effects.image {
