@@ -120,12 +120,19 @@ class Target:
         return sum(server.memory_bytes() for server in self.servers)
 
 
-def nginx(rig, on, upstream_port, certs, routes=None):
-    """`proxy_pass` over kept connections; JSON is buffered (nginx's default, and cheaper), streams are not."""
+def _limit_req(route):
+    return f"limit_req zone=exact burst={calls.EXACT_MAX - 1} nodelay; limit_req_status 429;" if route == LIMITED else ""
+
+
+def nginx(rig, on, upstream_port, certs, routes=None, name="nginx", access=_limit_req, modules=""):
+    """`proxy_pass` over kept connections; JSON is buffered (nginx's default, and cheaper), streams are not.
+
+    `access` gives the directives that decide who may pass on a route.
+    """
     plain, tls = rig.port(), rig.port()
     routes = routes or ROUTES
     locations = "\n".join(f"""
-        location = /mcp/{name} {{
+        location = /mcp/{route} {{
             proxy_pass http://upstream{path};
             proxy_http_version 1.1;
             proxy_set_header Connection "";
@@ -133,10 +140,10 @@ def nginx(rig, on, upstream_port, certs, routes=None):
             proxy_buffers 8 128k;
             proxy_buffer_size 64k;
             proxy_busy_buffers_size 128k;
-            proxy_buffering {"off" if name == "stream" else "on"};
-            {"limit_req zone=exact burst=" + str(calls.EXACT_MAX - 1) + " nodelay; limit_req_status 429;" if name == LIMITED else ""}
-        }}""" for name, path in routes.items())
-    server = _nginx(rig, "nginx", on, f"""
+            proxy_buffering {"off" if route == "stream" else "on"};
+            {access(route)}
+        }}""" for route, path in routes.items())
+    server = _nginx(rig, name, on, f"""
     # A bucket that holds a window's calls and is refilled evenly: nginx has no windows.
     limit_req_zone $http_authorization zone=exact:1m rate={calls.EXACT_MAX // calls.EXACT_SECONDS}r/s;
     upstream upstream {{
@@ -152,8 +159,8 @@ def nginx(rig, on, upstream_port, certs, routes=None):
         ssl_certificate_key {certs[1]};
         ssl_protocols TLSv1.2 TLSv1.3;
         {locations}
-    }}""", (plain, tls))
-    return Target("nginx", [server], plain, tls)
+    }}""", (plain, tls), modules)
+    return Target(name, [server], plain, tls)
 
 
 def haproxy(rig, on, upstream_port, certs, routes=None):

@@ -9,18 +9,26 @@ from .process import Failed, say
 
 ROOT = Path(__file__).resolve().parents[2]
 ECHO_MODULE = Path("/usr/lib/nginx/modules/ngx_http_echo_module.so")
+# In the order in which nginx must load them.
+LUA_MODULES = (Path("/usr/lib/nginx/modules/ndk_http_module.so"), Path("/usr/lib/nginx/modules/ngx_http_lua_module.so"))
+LUA_REDIS = Path("/usr/share/lua/5.1/nginx/redis.lua")
 PACKAGES = {
     "nginx": "nginx",
     "haproxy": "haproxy",
     "wrk": "wrk",
     "openssl": "openssl",
     "echo": "libnginx-mod-http-echo",
+    "lua": "libnginx-mod-http-lua",
+    "lua-redis": "lua-nginx-redis",
+    "redis-server": "redis-server",
 }
+# Those that are no programs: what must be there.
+FILES = {"echo": [ECHO_MODULE], "lua": LUA_MODULES, "lua-redis": [LUA_REDIS]}
 
 
 def present(program):
-    if program == "echo":
-        return ECHO_MODULE.exists()
+    if program in FILES:
+        return all(path.exists() for path in FILES[program])
     return shutil.which(program, path=search_path()) is not None
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from . import calls, configs
+from . import calls, configs, redis
 from .cluster import Voters
 from .process import Failed
 
@@ -68,6 +68,12 @@ class Makers:
     def haproxy(self):
         return self._proxy(configs.haproxy(self.rig, self.on, self.port, self.certs, ROUTES), "one thread")
 
+    def redis(self):
+        targets, store = redis.nodes(self.rig, self.on, self.port, self.certs, ROUTES)
+        return Setup("redis", f"{redis.NODES} nginx nodes, asked in turn, that count every call in one Redis (Lua, `INCR`)",
+                     [target.url("images") for target in targets], [server for target in targets for server in target.servers] + [store],
+                     [target.url(configs.LIMITED) for target in targets])
+
     def _tollgate(self, name, what, targets, rules, limits, audit):
         """What all setups of Tollgate have in common: how they are asked, and what they must prove."""
         setup = Setup(name, what, [target.url("images") for target in targets],
@@ -110,7 +116,9 @@ class Makers:
         return self._tollgate("cluster", "all of that on three voters, asked in turn", voters.targets, True, True, True)
 
 
-NAMES = ("direct", "nginx", "haproxy", "tollgate", "grants", "policy", "limits", "audit", "cluster")
+# What a setup needs of Debian beside what all need.
+NEEDS = {"nginx": ("nginx",), "haproxy": ("haproxy",), "redis": ("nginx", "lua", "lua-redis", "redis-server")}
+NAMES = ("direct", "nginx", "haproxy", "redis", "tollgate", "grants", "policy", "limits", "audit", "cluster")
 # Measured beside other gateways, at their rate.
 BESIDE_GATEWAYS = ("direct", "nginx", "audit")
-LIMITING = ("nginx", "haproxy", "limits", "audit", "cluster")
+LIMITING = ("nginx", "haproxy", "redis", "limits", "audit", "cluster")
