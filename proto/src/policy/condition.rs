@@ -1,10 +1,11 @@
 //! Conditions: what is true of a call's arguments and of counters.
 
 use super::{
+    arguments::Arguments,
     compile::Usage,
     ir::Literal,
     number::{Decimal, NumberError},
-    path::{Path, Segment},
+    path::Path,
 };
 use crate::{
     limit::{CounterKey, Limit, Scale},
@@ -91,7 +92,7 @@ impl Condition {
     /// Whether it holds.
     pub(super) fn holds(
         &self,
-        arguments: Option<Value<'_>>,
+        arguments: &Arguments<'_>,
         of: Of,
         usage: &dyn Usage,
         unix_ms: u64,
@@ -102,7 +103,7 @@ impl Condition {
             }
             Subject::Args(path) => {
                 let (mut every, mut any) = (true, false);
-                values(arguments, path.segments(), &mut |value| {
+                arguments.values(path, &mut |value| {
                     let holds = self.test(value)?;
                     every &= holds;
                     any |= holds;
@@ -278,85 +279,6 @@ fn kinds(operands: &[Literal]) -> Cow<'static, str> {
         .map(|(_, name)| *name)
         .collect();
     names.join(" or ").into()
-}
-
-/// Gives every value that a path names to `each`; what is missing, or an empty array under `[*]`, is given as `None`.
-fn values<'v>(
-    at: Option<Value<'v>>,
-    path: &[Segment],
-    each: &mut dyn FnMut(Option<Value<'v>>) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
-    let (Some(value), [segment, rest @ ..]) = (at, path) else {
-        return each(at);
-    };
-    match segment {
-        Segment::Key(key) => values(child(value, key)?, rest, each),
-        Segment::Each => match value.kind() {
-            Type::Array => {
-                let mut empty = true;
-                for element in value.elements() {
-                    empty = false;
-                    values(Some(element), rest, each)?;
-                }
-                if empty { each(None) } else { Ok(()) }
-            }
-            Type::Null => each(None),
-            // Anything else would let a call slip past what is said of elements.
-            other => Err(Refusal::Misfit(other, "an array".into())),
-        },
-    }
-}
-
-/// The one value that a path without `[*]` names; `null` counts as missing.
-pub(super) fn value<'v>(at: Option<Value<'v>>, path: &Path) -> Result<Option<Value<'v>>, Refusal> {
-    let mut found = None;
-    values(at, path.segments(), &mut |value| {
-        found = value.filter(|v| v.kind() != Type::Null);
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-fn child<'v>(value: Value<'v>, key: &str) -> Result<Option<Value<'v>>, Refusal> {
-    match value.kind() {
-        Type::Object => member(value, key),
-        Type::Array if is_index(key) => Ok(key.parse().ok().and_then(|index| value.index(index))),
-        _ => Ok(None),
-    }
-}
-
-fn is_index(key: &str) -> bool {
-    key.bytes().all(|b| b.is_ascii_digit()) && (key == "0" || !key.starts_with('0'))
-}
-
-fn member<'v>(object: Value<'v>, key: &str) -> Result<Option<Value<'v>>, Refusal> {
-    let (mut found, mut twin) = (None, None);
-    for (name, value) in object.members() {
-        if name == key {
-            found = Some(value);
-        } else if same_but_for_case(&name, key) {
-            twin = Some(name);
-        }
-    }
-    match twin.filter(|_| found.is_some()) {
-        Some(twin) => Err(Refusal::Twin(twin.into_owned())),
-        None => Ok(found),
-    }
-}
-
-fn same_but_for_case(a: &str, b: &str) -> bool {
-    if a.is_ascii() && b.is_ascii() {
-        return a.eq_ignore_ascii_case(b);
-    }
-    // Up, then down: folds ſ and K too.
-    let fold = |text: &'_ str| -> Vec<char> {
-        text.chars()
-            .flat_map(char::to_uppercase)
-            .flat_map(char::to_lowercase)
-            .collect()
-    };
-    // A fold changes lengths by a factor of three at most: long strangers are not folded.
-    a.len() <= 3 * b.len() && fold(a) == fold(b)
 }
 
 impl Refusal {

@@ -2,6 +2,7 @@
 
 use super::{
     Policy,
+    arguments::Arguments,
     compile::{Call, Methods, Step, Take, Usage, What},
     condition::{self, Condition, Of, Refusal},
     decision::{Code, Denial, Verdict},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     limit::{Charge, CounterKey, Kind, Limit, Scope, identity::counter_key},
-    scan::{Value, value::Type},
+    scan::value::Type,
 };
 use smallvec::SmallVec;
 
@@ -152,7 +153,7 @@ impl Policy {
             );
             return Err(denial(Code::Default, "(default deny)", message));
         };
-        let arguments = call.arguments.map(Value::new);
+        let arguments = &Arguments::new(call.arguments);
         for step in plan {
             match &step.what {
                 What::Deny => return Err(refusal(step)),
@@ -177,7 +178,7 @@ impl Policy {
         step: &'a Step,
         take: &'a Take,
         call: &Call<'a>,
-        arguments: Option<Value<'_>>,
+        arguments: &Arguments<'_>,
         usage: &dyn Usage,
     ) -> Result<Charge<'a>, Denial<'a>> {
         let limit = &take.limit;
@@ -266,7 +267,7 @@ fn refusal(step: &Step) -> Denial<'_> {
 fn all_hold<'a>(
     step: &'a Step,
     conditions: &[Condition],
-    arguments: Option<Value<'_>>,
+    arguments: &Arguments<'_>,
     of: Of,
     usage: &dyn Usage,
     unix_ms: u64,
@@ -299,7 +300,7 @@ fn unreadable<'a>(step: &'a Step, rule: &'a str, why: &Refusal, path: &str) -> D
 fn amount<'a>(
     step: &'a Step,
     take: &'a Take,
-    arguments: Option<Value<'_>>,
+    arguments: &Arguments<'_>,
 ) -> Result<u64, Denial<'a>> {
     let path = match &take.amount {
         Amount::Fixed(units) => return Ok(*units),
@@ -312,7 +313,7 @@ fn amount<'a>(
             text::join(&step.message, why),
         ))
     };
-    let value = match condition::value(arguments, path) {
+    let value = match arguments.value(path) {
         Ok(value) => value,
         Err(why) => return Err(unreadable(step, &take.amount_rule, &why, path.as_str())),
     };
@@ -335,7 +336,7 @@ fn amount<'a>(
 fn key<'a>(
     step: &'a Step,
     take: &'a Take,
-    arguments: Option<Value<'_>>,
+    arguments: &Arguments<'_>,
 ) -> Result<Option<String>, Denial<'a>> {
     let Some(path) = &take.key else {
         return Ok(None);
@@ -347,7 +348,7 @@ fn key<'a>(
             text::join(&step.message, why),
         ))
     };
-    let read = condition::value(arguments, path).and_then(|value| match value {
+    let read = arguments.value(path).and_then(|value| match value {
         None => Ok(None),
         Some(value) => Ok(Some(match value.kind() {
             Type::String => value.as_str().map(|text| format!("s:{text}")),

@@ -4,6 +4,7 @@
 //! text ──doc::parse──► Node ──dialect::{native,intercept,catalogue}──► ir::Policy ──compile──► Policy ──evaluate──► Verdict
 //! ```
 
+mod arguments;
 pub mod compile;
 mod condition;
 pub mod decision;

@@ -62,11 +62,21 @@ impl<'a> Value<'a> {
     }
     /// An object's members in order, keys unescaped; empty for other types.
     pub fn members(&self) -> impl Iterator<Item = (Cow<'a, str>, Value<'a>)> + use<'a> {
+        self.entries().map_while(|(key, value)| {
+            let key = match key {
+                Cow::Borrowed(key) => Cow::Borrowed(std::str::from_utf8(key).ok()?),
+                Cow::Owned(key) => Cow::Owned(String::from_utf8(key).ok()?),
+            };
+            Some((key, value))
+        })
+    }
+    /// The same, without asking whether keys are UTF-8: who validated them knows.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Value<'a>)> + use<'a> {
         let mut cursor = Cursor::inside(self.raw, b'{');
         std::iter::from_fn(move || {
-            let key = cursor.item()?;
+            let key = cursor.key()?;
             let value = cursor.item()?;
-            Some((Value { raw: key }.as_str()?, Value { raw: value }))
+            Some((key, Value { raw: value }))
         })
     }
     /// An array's elements in order; empty for other types.
@@ -112,10 +122,29 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 1 }
     }
 
-    fn item(&mut self) -> Option<&'a [u8]> {
+    fn skip(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t' | b',' | b':') = self.bytes.get(self.at) {
             self.at += 1;
         }
+    }
+
+    fn key(&mut self) -> Option<Cow<'a, [u8]>> {
+        self.skip();
+        let start = self.at;
+        if self.bytes.get(start) != Some(&b'"') {
+            return None;
+        }
+        let (end, has_escape) = string(self.bytes, start);
+        self.at = end;
+        let inner = self.bytes.get(start + 1..end)?.strip_suffix(b"\"")?;
+        match has_escape {
+            false => Some(Cow::Borrowed(inner)),
+            true => text::unescape_bytes(inner),
+        }
+    }
+
+    fn item(&mut self) -> Option<&'a [u8]> {
+        self.skip();
         let start = self.at;
         self.at = end_of_value(self.bytes, start);
         // Empty: the closing bracket, or the end of bytes that are no JSON.
@@ -167,13 +196,32 @@ fn end_of_word(bytes: &[u8], start: usize) -> usize {
 }
 
 fn end_of_string(bytes: &[u8], start: usize) -> usize {
+    string(bytes, start).0
+}
+
+/// Most strings are short: a search is not worth its call before so many bytes.
+const SHORT: usize = 16;
+
+/// Where the string that starts at `start` ends, and whether anything in it is escaped.
+fn string(bytes: &[u8], start: usize) -> (usize, bool) {
     let mut at = start + 1;
+    for &byte in bytes.iter().skip(at).take(SHORT) {
+        match byte {
+            b'"' => return (at + 1, false),
+            b'\\' => break,
+            _ => at += 1,
+        }
+    }
+    let mut has_escape = false;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         match memchr::memchr2(b'"', b'\\', rest) {
-            None => return bytes.len(),
-            Some(n) if rest.get(n) == Some(&b'"') => return at + n + 1,
-            Some(n) => at = (at + n + 2).min(bytes.len()),
+            None => return (bytes.len(), has_escape),
+            Some(n) if rest.get(n) == Some(&b'"') => return (at + n + 1, has_escape),
+            Some(n) => {
+                has_escape = true;
+                at = (at + n + 2).min(bytes.len());
+            }
         }
     }
 }
