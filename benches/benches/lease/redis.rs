@@ -1,9 +1,9 @@
 //! The usual limiter on Redis: one script a call, `INCR` and an expiry at the first; one process, no replica, in memory.
 
 use crate::{Effort, quantiles};
-use redis::Connection;
 use std::{
-    net::{SocketAddr, TcpListener},
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
@@ -12,6 +12,33 @@ use tempfile::TempDir;
 
 /// Counts, and lets the count expire with its window.
 const SCRIPT: &str = "local n = redis.call('INCR', KEYS[1]) if n == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end return n";
+
+/// For a connection and for an answer.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The two lines of RESP that this needs: a client library would bring thirty packages.
+struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    fn open(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Self(BufReader::new(stream)))
+    }
+
+    /// One command whose answer is an integer.
+    fn ask(&mut self, words: &[&str]) -> Option<u64> {
+        let mut command = format!("*{}\r\n", words.len());
+        for word in words {
+            command += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        self.0.get_mut().write_all(command.as_bytes()).ok()?;
+        let mut line = String::new();
+        self.0.read_line(&mut line).ok()?;
+        line.strip_prefix(':')?.trim_end().parse().ok()
+    }
+}
 
 /// A server of our own on loopback.
 pub struct Server {
@@ -36,14 +63,7 @@ impl Server {
     }
 
     fn connect(&self) -> Option<Connection> {
-        let client = redis::Client::open(format!("redis://{}", self.address)).ok()?;
-        let connection = client
-            .get_connection_with_timeout(Duration::from_millis(200))
-            .ok()?;
-        connection
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .ok()?;
-        Some(connection)
+        Connection::open(self.address)
     }
 
     fn wait(&self) {
@@ -85,13 +105,7 @@ fn spawn(address: SocketAddr, dir: &TempDir) -> Option<Child> {
 
 /// One decision: the count after this call.
 fn count(connection: &mut Connection, key: &str, window_ms: u64) -> Option<u64> {
-    redis::cmd("EVAL")
-        .arg(SCRIPT)
-        .arg(1)
-        .arg(key)
-        .arg(window_ms)
-        .query(connection)
-        .ok()
+    connection.ask(&["EVAL", SCRIPT, "1", key, &window_ms.to_string()])
 }
 
 /// Prints decisions a second and their times.
@@ -138,13 +152,10 @@ pub fn admitted_through_a_death(server: &mut Server, max: u64, window: Duration)
         for _ in 0..4 {
             let (admitted, stop) = (&admitted, &stop);
             scope.spawn(move || {
-                let client = redis::Client::open(format!("redis://{address}")).expect("an address");
                 let mut connection = None;
                 while !stop.load(Relaxed) {
                     if connection.is_none() {
-                        connection = client
-                            .get_connection_with_timeout(Duration::from_millis(100))
-                            .ok();
+                        connection = Connection::open(address);
                     }
                     let counted = connection
                         .as_mut()
