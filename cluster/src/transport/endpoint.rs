@@ -4,9 +4,11 @@ use crate::{
     codec::{Class, VERSION},
     tls::{self, Alpn, Credentials},
 };
+use aws_lc_rs::hmac;
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
@@ -142,7 +144,7 @@ pub(super) fn open(credentials: &Credentials, socket: Option<UdpSocket>) -> io::
                 .migration(false)
                 .max_incoming(INCOMING_MAX);
             Endpoint::new(
-                EndpointConfig::default(),
+                known_again(credentials),
                 Some(config),
                 socket,
                 Arc::new(TokioRuntime),
@@ -152,6 +154,26 @@ pub(super) fn open(credentials: &Credentials, socket: Option<UdpSocket>) -> io::
     debug_assert!(listens || endpoint.local_addr().is_ok());
     endpoint.set_default_client_config(client(credentials)?);
     Ok(endpoint)
+}
+
+/// A node that died and is back on its port knows packets of the connections that died with it, and resets those (RFC 9000,
+/// section 10.3): what others still send on them would be lost until they time out, votes among it. So the keys of resets
+/// and connection ids are not random, they follow from the node's private key.
+fn known_again(credentials: &Credentials) -> EndpointConfig {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, credentials.key.secret_pkcs8_der());
+    let derive = |label: &[u8]| hmac::sign(&secret, label);
+    let resets = derive(b"tollgate quic stateless reset");
+    let ids = derive(b"tollgate quic connection ids");
+    let mut id_key = [0; 8];
+    id_key.copy_from_slice(&ids.as_ref()[..8]);
+    let mut config =
+        EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, resets.as_ref())));
+    config.cid_generator(move || {
+        Box::new(HashedConnectionIdGenerator::from_key(u64::from_le_bytes(
+            id_key,
+        )))
+    });
+    config
 }
 
 /// An endpoint on any port, which nobody is heard on.

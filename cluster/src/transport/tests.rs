@@ -11,7 +11,8 @@ use crate::{
 use bytes::BytesMut;
 use quinn::{Connection, ConnectionError, SendStream};
 use raft::eraftpb::MessageType;
-use tokio::time::timeout;
+use std::thread::JoinHandle;
+use tokio::{sync::oneshot, time::timeout};
 
 const MADE_MS: u64 = 1_785_230_400_000;
 const VOTER: NodeId = NodeId(1);
@@ -217,6 +218,60 @@ async fn who_has_no_certificate_is_heard_only_about_joining() {
     let _ = stream.write_all(&buffer).await;
     closed(&connection, Close::Done).await;
     world.is_quiet().await;
+}
+
+/// A voter's endpoint in a thread of its own, until it is told to die as a process does: without a word to anybody.
+fn mortal(credentials: Credentials, socket: UdpSocket) -> (oneshot::Sender<()>, JoinHandle<()>) {
+    let (die, dies) = oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        let held = runtime.block_on(async {
+            let endpoint = endpoint::open(&credentials, Some(socket)).unwrap();
+            let mut connections = Vec::new();
+            tokio::select! {
+                _ = dies => {}
+                () = async {
+                    while let Some(incoming) = endpoint.accept().await {
+                        connections.push(incoming.await);
+                    }
+                } => {}
+            }
+            (endpoint, connections)
+        });
+        // First what would send a last word.
+        drop(runtime);
+        drop(held);
+    });
+    (die, thread)
+}
+
+#[tokio::test]
+async fn a_voter_that_died_and_is_back_resets_what_stood_before() {
+    let authority = Authority::new(7, MADE_MS).unwrap();
+    let voter = authority.issue(VOTER, Role::Voter, MADE_MS).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let again = Credentials {
+        key: voter.key.clone_key(),
+        ca: voter.ca.clone(),
+        cert: voter.cert.clone(),
+        who: voter.who,
+    };
+    let name = voter.who.name();
+    let (die, thread) = mortal(voter, socket);
+    let other = authority.issue(OTHER, Role::Voter, MADE_MS).unwrap();
+    let endpoint = asking().unwrap();
+    let connecting = endpoint.connect_with(client(&other).unwrap(), address, &name);
+    let connection = connecting.unwrap().await.unwrap();
+    // Until both know that the handshake is complete: before that there is nothing to reset.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    die.send(()).unwrap();
+    thread.join().unwrap();
+    let (_die, _thread) = mortal(again, UdpSocket::bind(address).unwrap());
+    let closed = timeout(PATIENCE, connection.closed()).await.unwrap();
+    // Not by the time that it takes to notice silence.
+    assert_eq!(closed, ConnectionError::Reset);
 }
 
 #[tokio::test]
