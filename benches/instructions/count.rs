@@ -6,7 +6,9 @@ use std::process::Command;
 ///
 /// The difference between many calls and few: the start of the process, the making of the body and what the first call
 /// allocates do not count.
-pub fn per_call(case: &str, times: u64) -> Result<(u64, String), String> {
+pub fn per_call(case: &str, bytes: usize) -> Result<(u64, String), String> {
+    // About as many instructions for a small body as for a large one.
+    let times = (400_000 / bytes).clamp(2, 400) as u64;
     let (few, kernel) = whole(case, 1)?;
     let (many, _) = whole(case, 1 + times)?;
     Ok((many.saturating_sub(few) / times, kernel))

@@ -6,11 +6,8 @@
 mod baseline;
 mod cases;
 mod count;
-#[path = "../benches/gateway/inside/mod.rs"]
-mod inside;
 
 use baseline::{Baseline, Compared};
-use cases::Work;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -47,7 +44,7 @@ fn run(case: &str, times: &str) -> Result<(), String> {
     let case = found.ok_or_else(|| format!("no case {case}"))?;
     // Valgrind's machine is not the one outside: it is this one that counts.
     println!("kernel={}", proto::scan::kernel());
-    let mut work = (case.make)();
+    let work = (case.make)();
     for _ in 0..times {
         (work.call)();
     }
@@ -57,8 +54,8 @@ fn run(case: &str, times: &str) -> Result<(), String> {
 fn measure() -> Result<Baseline, String> {
     let mut found = Baseline::of_this_machine()?;
     for case in cases::all() {
-        let Work { bytes, times, .. } = (case.make)();
-        let (instructions, kernel) = count::per_call(&case.name, times)?;
+        let bytes = (case.make)().bytes;
+        let (instructions, kernel) = count::per_call(&case.name, bytes)?;
         found.kernel = kernel;
         let a_byte = instructions as f64 / bytes as f64;
         println!(
