@@ -537,6 +537,13 @@ impl Books {
         (start_ms, end_ms, behind_ms.unwrap_or(0))
     }
 
+    /// The newest window that there is a book of.
+    pub fn newest(&self, index: usize) -> Option<u64> {
+        let key = self.keys[index].0;
+        let own = self.books.keys().filter(|(of, _)| *of == key);
+        own.map(|(_, window)| *window).max()
+    }
+
     /// Units charged in a window, its smallest `max`, and when it was full last (`u64::MAX`: it is).
     pub fn standing(&self, index: usize, window: u64) -> (u128, u128, u64) {
         match self.books.get(&(self.keys[index].0, window)) {

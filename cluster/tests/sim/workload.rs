@@ -100,6 +100,7 @@ impl World {
             return self.fail(invariant, how + &self.voters_in_words());
         }
         for index in 0..self.plan.keys.len() {
+            self.old_windows[index] = self.check.books.newest(index);
             self.probe_next(index, 0);
         }
         let longest_ms = self.plan.keys.iter().map(|key| {
@@ -209,6 +210,10 @@ impl World {
         let left_ns = (length_ms - ledger_ms % length_ms) * MS;
         if left_ns < 2 * LAST_NS {
             // Another leader's clock is behind: the window has not begun yet.
+            return self.probe_next(index, count - 1);
+        }
+        if self.old_windows[index].is_some_and(|old| ledger_ms / length_ms <= old) {
+            // So is this one's, by more than a window: what dead nodes held of it is lost.
             return self.probe_next(index, count - 1);
         }
         let until_ns = self.true_ns + left_ns - LAST_NS;

@@ -87,6 +87,8 @@ pub struct World {
     pub next_node: u64,
     /// Callers of each key that keep asking.
     pub probes: Vec<usize>,
+    /// The newest window of each key in which anything was granted before everything was well.
+    pub old_windows: Vec<Option<u64>>,
 }
 
 impl World {
@@ -97,6 +99,7 @@ impl World {
         Self {
             check: Check::new(&plan, oracle, scenes.clone()),
             probes: vec![0; plan.keys.len()],
+            old_windows: vec![None; plan.keys.len()],
             plan: Rc::new(plan),
             true_ns: 0,
             queue: Queue::default(),
