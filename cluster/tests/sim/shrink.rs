@@ -8,7 +8,7 @@ use super::{
     scenes::Scene,
     world::World,
 };
-use cluster::wire::Operate;
+use cluster::wire::{Operate, Response};
 use proto::command::{NodeId, Role};
 
 impl World {
@@ -51,6 +51,22 @@ impl World {
         // At once, or after the cluster has been idle or busy for a while.
         let delay_ns = self.dice.below(2) * self.dice.below(20 * MS);
         self.later(delay_ns, Event::Blackout);
+    }
+
+    /// A node that was removed ends when half of the voters that it knows turn it away, as a real one does.
+    pub fn look_at_refusal(&mut self, host: usize, from: NodeId, response: &Response) {
+        let h = &mut self.hosts[host];
+        if *response != Response::Removed {
+            h.refusing.remove(&from);
+            return;
+        }
+        h.refusing.insert(from);
+        let others = h.voters.iter().filter(|node| **node != h.id);
+        let refusing = others.clone().filter(|node| h.refusing.contains(node));
+        if refusing.count() * 2 >= others.count() && !h.removed {
+            h.removed = true;
+            self.later(0, Event::Retire { host });
+        }
     }
 
     /// All voters lose power and everything that is not synced.

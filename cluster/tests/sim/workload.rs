@@ -126,16 +126,16 @@ impl World {
                 return Some(("the cluster heals", format!("node {} is down", id.0)));
             };
             let has = gateway.control.position().upto;
-            if newest > has {
-                let how = format!("node {} has version {has}, {newest} was acknowledged", id.0);
-                return Some(("what is acknowledged is everywhere in the end", how));
-            }
             let fresh_ns = gateway.fresh_ns.unwrap_or(0);
             let is_stale = now.boot_ns.saturating_sub(fresh_ns) > 4 * SECOND;
             if is_stale && self.knows_nobody(host) {
                 // As the operators' page says: it joins anew. Rare, because all voters change within seconds.
                 self.operate(Operate::Remove { nodes: vec![id] });
                 return Some(("the cluster heals", format!("node {} knows no voter", id.0)));
+            }
+            if newest > has {
+                let how = format!("node {} has version {has}, {newest} was acknowledged", id.0);
+                return Some(("what is acknowledged is everywhere in the end", how));
             }
             let Some(gateway) = self.gateway(host) else {
                 continue;

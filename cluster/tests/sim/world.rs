@@ -21,7 +21,10 @@ use proto::{
     command::{NodeId, Role},
     time::Now,
 };
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 /// A process.
 pub struct Process {
@@ -50,6 +53,8 @@ pub struct Host {
     pub rules_max: u32,
     /// The voters as it noted them for its next start.
     pub voters: Vec<NodeId>,
+    /// Voters that turned it away when it last asked them.
+    pub refusing: BTreeSet<NodeId>,
     /// What its configuration says of each limit.
     pub wanted: Vec<u64>,
     wake_ns: u64,
@@ -207,6 +212,7 @@ impl World {
             resumed_ns: 0,
             slow_until_ns: 0,
             removed: false,
+            refusing: BTreeSet::new(),
             rules_max: 1,
             voters: self.voters(),
             wanted: self.plan.limits.iter().map(|limit| limit.max).collect(),
@@ -358,9 +364,11 @@ impl World {
         response: Response,
     ) {
         let now = self.now(host);
-        if self.hosts[host].run == run
-            && let Some(gateway) = self.gateway(host)
-        {
+        if self.hosts[host].run != run {
+            return;
+        }
+        self.look_at_refusal(host, from, &response);
+        if let Some(gateway) = self.gateway(host) {
             gateway.client.receive(from, id, response, now);
         }
     }
