@@ -1,5 +1,6 @@
 """Load, exactness and an MCP server by `tollgate-loadtest`."""
 
+import contextlib
 import http.client
 import json
 import math
@@ -104,7 +105,9 @@ def ended(command, on, seconds_max):
     try:
         text, _ = popen.communicate(timeout=seconds_max)
     except BaseException as why:
-        os.killpg(popen.pid, signal.SIGKILL)
+        # It may have ended by itself meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(popen.pid, signal.SIGKILL)
         text, _ = popen.communicate()
         if isinstance(why, subprocess.TimeoutExpired):
             raise Failed(f"{' '.join(command[:2])} did not end within {seconds_max} s:\n{_last(text)}") from why
