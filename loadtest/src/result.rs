@@ -177,7 +177,7 @@ pub struct Round {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub abandoned: u64,
     /// Open loop: by how much a percentile up to the 99th may be off because of this client, ns: it was late to send and
-    /// to read (99th percentile each), and values are kept to 0.1 %.
+    /// to read (99.9th percentile each), and values are kept to 0.1 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_ns: Option<u64>,
     /// Requests answered or given up, by how they ended.

@@ -72,6 +72,9 @@ pub struct Args {
     /// Open loop: random gaps (exponentially distributed) instead of equal ones
     #[arg(long, help_heading = "Load")]
     pub poisson: bool,
+    /// Open loop: never sleep. Costs a whole processor a thread; no request is late because the system woke a thread late
+    #[arg(long, help_heading = "Load")]
+    pub busy_poll: bool,
     /// Connections to each target. HTTP/1.1, open loop: as many as needed, at most these [default: 256]. HTTP/2: [default: 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Connections")]
     pub connections: Option<u32>,
@@ -180,6 +183,9 @@ fn prepare(args: &Args) -> Result<(Plan, Met), String> {
                 .into(),
         );
     }
+    if args.busy_poll && !open {
+        return Err("--busy-poll is for an open loop: say --rate, --steps or --slo with it".into());
+    }
     let connections = args.connections.map(|n| n as usize);
     plan.lanes = match (open, http2) {
         (false, _) => args.workers.map_or(WORKERS, |n| n as usize),
@@ -195,6 +201,7 @@ fn prepare(args: &Args) -> Result<(Plan, Met), String> {
     plan.threads = threads.min(plan.lanes);
     plan.queue_max = args.queue;
     plan.poisson = args.poisson;
+    plan.busy_poll = args.busy_poll;
     plan.listens = args.listens;
     plan.progress = args.progress;
     let met = preflight::meet(&plan, args.target.protocol()?, args.target.unlisted)?;

@@ -271,8 +271,11 @@ fn next(context: &Context) -> Option<Job> {
     Some(Job { due: now })
 }
 
-/// Works until there is nothing more to do; gives the peer back for the next round.
-pub async fn run(context: Rc<Context>, mut peer: Peer, lane: usize) -> Peer {
+/// Works from `start` on until there is nothing more to do; gives the peer back for the next round.
+pub async fn run(context: Rc<Context>, mut peer: Peer, lane: usize, start: Instant) -> Peer {
+    if context.closed {
+        tokio::time::sleep_until(start.into()).await;
+    }
     loop {
         let job = match context.closed {
             true => next(&context),

@@ -1,7 +1,8 @@
 //! The pacer of an open loop: requests become due at their times, whatever comes back.
 //!
 //! tokio's timers have steps of a millisecond, in which a rate of 10,000 a second would become bursts of ten: a timerfd
-//! wakes within tens of microseconds.
+//! wakes within tens of microseconds where the system runs the thread at once. A virtual processor that went idle can take
+//! milliseconds to come back; busy polling never lets it.
 
 use super::{
     lane::{Context, Job},
@@ -97,7 +98,15 @@ pub async fn run(context: &Context, rate: f64, start: Instant, rng: &mut Rng) ->
         let now = Instant::now();
         if due > now {
             batch = 0;
-            timer.sleep(due - now).await?;
+            match context.plan.busy_poll {
+                // A yield lets all other tasks run and looks for input without waiting for any.
+                true => {
+                    while Instant::now() < due && !context.stop.get() {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                false => timer.sleep(due - now).await?,
+            }
         } else {
             batch += 1;
             if batch % BATCH_MAX == 0 {

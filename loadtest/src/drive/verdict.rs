@@ -32,23 +32,40 @@ impl Used {
     }
 }
 
-pub(super) fn client(used: &Used, stats: &Stats, open: bool, requests: u64) -> Client {
+/// The verdict; `open` = an open loop, and whether it polled without pause.
+pub(super) fn client(used: &Used, stats: &Stats, open: Option<bool>, requests: u64) -> Client {
+    let polled = open == Some(true);
+    let open = open.is_some();
     let lag = stats.lag.value_at_quantile(0.99);
     let late = stats.late.value_at_quantile(0.99);
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
     let mut bottleneck = true;
-    let mut verdict = if used.busiest >= BUSY {
+    let mut verdict = if used.busiest >= BUSY && !polled {
         format!(
             "The client was the bottleneck: a thread of it used {} of a processor. Give it more --threads or a machine \
              of its own; what is measured here is the client.",
             percent(used.busiest)
         )
+    } else if open && lag > LAG_NS_MAX && polled {
+        format!(
+            "The client was the bottleneck: it came up to {} late (99th percentile) to its requests, although it polled \
+             without pause. Give it more --threads or a machine of its own.",
+            readable(lag)
+        )
     } else if open && lag > LAG_NS_MAX {
         format!(
             "The client was the bottleneck: it woke up to {} late (99th percentile) for its requests, although its \
-             busiest thread used only {} of a processor. Something else takes the processors; give it a machine of its own.",
+             busiest thread used only {} of a processor. Something else takes the processors, or they are slow to wake: \
+             give it a machine of its own, or a processor a thread with --busy-poll.",
             readable(lag),
             percent(used.busiest)
+        )
+    } else if polled {
+        bottleneck = false;
+        format!(
+            "The client was not the bottleneck: it came at most {} late (99th percentile) to its requests. It polled \
+             without pause, so its processor time says nothing.",
+            readable(lag)
         )
     } else {
         bottleneck = false;

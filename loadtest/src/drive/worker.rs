@@ -195,12 +195,12 @@ fn shared(plan: &Plan, number: usize) -> Shared {
 }
 
 async fn round(context: &Rc<Context>, peers: &mut Vec<Peer>, order: Order) -> Part {
-    tokio::time::sleep_until(order.start.into()).await;
     let listened = context.live.listened.load(Relaxed);
     let mut lanes = task::JoinSet::new();
     for (lane, peer) in peers.drain(..).enumerate() {
-        lanes.spawn_local(lane::run(context.clone(), peer, lane));
+        lanes.spawn_local(lane::run(context.clone(), peer, lane, order.start));
     }
+    tokio::time::sleep_until(order.start.into()).await;
     let failed: Rc<RefCell<Option<String>>> = Rc::default();
     if let Some(rate) = order.rate {
         let (context, failed) = (context.clone(), failed.clone());
@@ -279,7 +279,10 @@ impl Watch {
             let cpu = ThreadUse::now().cpu;
             let share = cpu.saturating_sub(self.last.1).as_secs_f64()
                 / now.duration_since(self.last.0).as_secs_f64();
-            context.live.busy_ppm.store((share * 1e6) as u64, Relaxed);
+            // Of a thread that polls without pause it would say nothing.
+            if context.closed || !context.plan.busy_poll {
+                context.live.busy_ppm.store((share * 1e6) as u64, Relaxed);
+            }
             self.last = (now, cpu);
         }
         if now >= context.measure {

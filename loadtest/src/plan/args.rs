@@ -128,6 +128,7 @@ impl TargetArgs {
             connections: 1,
             queue_max: 0,
             poisson: false,
+            busy_poll: false,
             threads: 1,
             interrupted: Arc::new(AtomicBool::new(false)),
         })
@@ -153,6 +154,7 @@ impl TargetArgs {
             balance: plan.balance.name().into(),
             grants: plan.grants.len(),
             mix: plan.calls.iter().map(Call::entry).collect(),
+            busy_poll: plan.busy_poll,
             listens: plan.listens,
             timeout_ms: u64::try_from(plan.timeout.as_millis()).unwrap_or(u64::MAX),
             seed: plan.seed,

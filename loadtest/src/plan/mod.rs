@@ -80,6 +80,8 @@ pub struct Plan {
     pub queue_max: usize,
     /// Open loop: exponentially distributed gaps.
     pub poisson: bool,
+    /// Open loop: threads poll instead of sleeping.
+    pub busy_poll: bool,
     /// Threads.
     pub threads: usize,
     /// Ctrl-C was pressed.

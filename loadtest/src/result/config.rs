@@ -25,6 +25,9 @@ pub struct Config {
     pub grants: usize,
     /// What is called, with weights.
     pub mix: Vec<MixEntry>,
+    /// Whether threads polled instead of sleeping.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub busy_poll: bool,
     /// Listen streams held open.
     pub listens: usize,
     /// Seconds before measuring starts.

@@ -2,7 +2,7 @@
 
 use super::core::Emit;
 use crate::plan::{rng::Rng, text};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a call takes. Waits end with the runtime's timer, up to a millisecond late; the record's histogram has what
 /// they really took.
@@ -23,6 +23,8 @@ pub enum Delay {
 
 /// The 99th percentile of the standard normal distribution.
 const Z99: f64 = 2.326_347_9;
+/// The steps of the runtime's timer: an end that falls between two is no lateness of the thread.
+const TIMER_STEP: Duration = Duration::from_millis(1);
 /// No wait is longer, s.
 const DELAY_S_MAX: f64 = 600.0;
 
@@ -150,13 +152,16 @@ impl Chance {
 }
 
 impl Drawn {
-    /// Waits as long as was drawn, with this many notifications on the way where they are wanted.
-    pub(super) async fn wait(&self, steps: u64, emit: &Emit) {
+    /// Waits as long as was drawn, with this many notifications on the way where they are wanted; returns how much later
+    /// than due it woke, or nothing when it was sent something meanwhile.
+    pub(super) async fn wait(&self, steps: u64, emit: &Emit) -> Option<Duration> {
         if steps == 0 || emit.token.is_none() {
-            if !self.delay.is_zero() {
-                tokio::time::sleep(self.delay).await;
+            if self.delay.is_zero() {
+                return None;
             }
-            return;
+            let due = Instant::now() + self.delay;
+            tokio::time::sleep_until(due.into()).await;
+            return Some(due.elapsed().saturating_sub(TIMER_STEP));
         }
         let pause = self.delay.div_f64(steps as f64);
         for step in 1..=steps {
@@ -165,6 +170,7 @@ impl Drawn {
             }
             emit.progress(step, steps).await;
         }
+        None
     }
 }
 

@@ -353,7 +353,10 @@ impl Core {
             return Answer::error(200, id, -32602, "Unknown tool");
         }
         let drawn = self.options.chance.draw(guard.number());
-        drawn.wait(self.options.chance.progress_steps, emit).await;
+        let steps = self.options.chance.progress_steps;
+        if let Some(late) = drawn.wait(steps, emit).await {
+            self.recorder.late(late);
+        }
         match drawn.fate {
             Fate::Good => {}
             Fate::Hang => std::future::pending().await,

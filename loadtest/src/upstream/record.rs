@@ -86,6 +86,22 @@ impl Request {
     }
 }
 
+type Times = Mutex<Option<Hdr<u64>>>;
+
+fn note(times: &Times, time: Duration) {
+    let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    lock(times)
+        .get_or_insert_with(recorder)
+        .saturating_record(ns);
+}
+
+fn told(times: &Times) -> Histogram {
+    lock(times)
+        .as_ref()
+        .map(Histogram::from)
+        .unwrap_or_default()
+}
+
 /// The record of a server; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder(Arc<Inner>);
@@ -95,7 +111,8 @@ struct Inner {
     enabled: bool,
     details: bool,
     has_file: bool,
-    latency: Mutex<Option<Hdr<u64>>>,
+    latency: Times,
+    late: Times,
     total: AtomicU64,
     executed: AtomicU64,
     dropped: AtomicU64,
@@ -119,16 +136,17 @@ impl Recorder {
 
     /// Notes how long a call took, from its head to its reply being handed over to be written.
     pub(super) fn took(&self, time: Duration) {
-        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        lock(&self.0.latency)
-            .get_or_insert_with(recorder)
-            .saturating_record(ns);
+        note(&self.0.latency, time);
+    }
+
+    /// Notes how much later than it was due this side woke: its readiness to read requests is as late.
+    pub(super) fn late(&self, time: Duration) {
+        note(&self.0.late, time);
     }
 
     /// How long calls took by this side's clock, from their head to their reply being handed over to be written.
     pub fn latency(&self) -> Histogram {
-        let latency = lock(&self.0.latency);
-        latency.as_ref().map(Histogram::from).unwrap_or_default()
+        told(&self.0.latency)
     }
 
     /// Every call that arrived, refused ones too, in order.
@@ -165,6 +183,7 @@ impl Recorder {
         lock(&self.0.calls).clear();
         lock(&self.0.requests).clear();
         *lock(&self.0.latency) = None;
+        *lock(&self.0.late) = None;
     }
 
     /// The record as `GET /record` answers it: `{calls, requests, total, executed, dropped}`.
@@ -194,13 +213,14 @@ impl Recorder {
         self.0.enabled && self.0.details
     }
 
-    /// What `GET /record/summary` answers: `{total, executed, dropped, latency}`.
+    /// What `GET /record/summary` answers: `{total, executed, dropped, latency, late}`.
     pub fn summary(&self) -> Value {
         serde_json::json!({
             "total": self.total(),
             "executed": self.0.executed.load(Relaxed),
             "dropped": self.0.dropped.load(Relaxed),
             "latency": self.latency(),
+            "late": told(&self.0.late),
         })
     }
 

@@ -53,6 +53,7 @@ fn every_request_is_counted_once_and_reached_the_upstream_once() {
             Eras::Both,
             &["--rate", "2000", "--poisson", "--connections", "3"],
         ),
+        (Eras::Both, &["--rate", "2000", "--busy-poll"]),
     ] {
         let server = start(Options {
             eras,
@@ -253,6 +254,7 @@ fn errors_say_what_to_do() {
         (&[&url, "--grants", "/no/such/file"], "NAME TOKEN"),
         (&[&url, "--slo", "p99"], "p99<5ms"),
         (&[&url, "--connections", "4"], "say --workers"),
+        (&[&url, "--busy-poll"], "say --rate"),
         (&[&url, "--protocol", "2031-01-01"], "2026-07-28"),
     ] {
         let said = refused(arguments);
