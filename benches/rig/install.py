@@ -12,6 +12,7 @@ ECHO_MODULE = Path("/usr/lib/nginx/modules/ngx_http_echo_module.so")
 # In the order in which nginx must load them.
 LUA_MODULES = (Path("/usr/lib/nginx/modules/ndk_http_module.so"), Path("/usr/lib/nginx/modules/ngx_http_lua_module.so"))
 LUA_REDIS = Path("/usr/share/lua/5.1/nginx/redis.lua")
+SIMDJSON = Path("/usr/include/simdjson.h")
 PACKAGES = {
     "nginx": "nginx",
     "haproxy": "haproxy",
@@ -21,9 +22,11 @@ PACKAGES = {
     "lua": "libnginx-mod-http-lua",
     "lua-redis": "lua-nginx-redis",
     "redis-server": "redis-server",
+    "g++": "g++",
+    "simdjson": "libsimdjson-dev",
 }
 # Those that are no programs: what must be there.
-FILES = {"echo": [ECHO_MODULE], "lua": LUA_MODULES, "lua-redis": [LUA_REDIS]}
+FILES = {"echo": [ECHO_MODULE], "lua": LUA_MODULES, "lua-redis": [LUA_REDIS], "simdjson": [SIMDJSON]}
 
 
 def present(program):

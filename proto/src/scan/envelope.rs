@@ -13,9 +13,10 @@ pub enum Body<'a> {
 }
 
 /// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// Has a method and an id.
+    #[default]
     Request,
     /// Has a method and no id.
     Notification,
@@ -26,7 +27,7 @@ pub enum Kind {
 }
 
 /// One message, borrowed from the bytes it was read from.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Envelope<'a> {
     /// The message's own bytes: of a batch, this element alone.
     pub raw: &'a [u8],

@@ -39,17 +39,23 @@ fn read_by<'a, K: Kernel>(
     bounds: &Bounds,
     from: From,
 ) -> Result<Body<'a>, Refusal> {
+    // Filled where it stands: it is large, and every move of it would be paid for by every message.
+    let mut one = Envelope::default();
     let read = match from {
-        From::Client => read_body::<K>(body, bounds, from),
-        From::Server => read_body::<K>(body, &bounds.of_server(), from),
+        From::Client => read_body::<K>(body, bounds, from, &mut one),
+        From::Server => read_body::<K>(body, &bounds.of_server(), from, &mut one),
     };
-    read.map_err(|fault| refused(body, fault))
+    match read {
+        Ok(None) => Ok(Body::One(one)),
+        Ok(Some(batch)) => Ok(Body::Batch(batch)),
+        Err(fault) => Err(refused(body, fault)),
+    }
 }
 
 /// What is not UTF-8 is refused for that, wherever else it is wrong too; other refusals learn the id to echo.
 #[cold]
 fn refused(body: &[u8], fault: Fault) -> Refusal {
-    let refusal = Refusal::new(fault.reason, fault.at);
+    let refusal = Refusal::new(fault.reason(), fault.at());
     if refusal.reason == Reason::Bom {
         return refusal;
     }
@@ -66,22 +72,25 @@ fn refused(body: &[u8], fault: Fault) -> Refusal {
     }
 }
 
+/// Reads one message, or returns the messages of a batch.
 fn read_body<'a, K: Kernel>(
     body: &'a [u8],
     bounds: &Bounds,
     from: From,
-) -> Result<Body<'a>, Fault> {
+    one: &mut Envelope<'a>,
+) -> Result<Option<Vec<Envelope<'a>>>, Fault> {
     let mut r = Reader::<K>::new(body, bounds)?;
-    let read = match r.kind()? {
-        Type::Object => Body::One(message(&mut r, from)?),
-        Type::Array => Body::Batch(batch(&mut r, from)?),
+    let mut all = None;
+    match r.kind()? {
+        Type::Object => message(&mut r, from, one)?,
+        Type::Array => all = Some(batch(&mut r, from)?),
         _ => {
             r.value(false)?;
             return Err(Fault::new(Reason::NotAnObject, 0));
         }
-    };
+    }
     r.finish()?;
-    Ok(read)
+    Ok(all)
 }
 
 fn batch<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Vec<Envelope<'a>>, Fault> {
@@ -93,7 +102,8 @@ fn batch<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Vec<Envelop
         if r.kind()? != Type::Object {
             return Err(Fault::new(Reason::NotAnObject, at));
         }
-        let read = message(r, from)?;
+        let mut read = Envelope::default();
+        message(r, from, &mut read)?;
         if read.kind == Kind::Request && !ids.insert(read.id) {
             return Err(Fault::new(Reason::DuplicateId, at));
         }
@@ -106,38 +116,21 @@ fn batch<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Vec<Envelop
     Ok(messages)
 }
 
-/// What stands at the top level of a message.
+/// What stands at the top level of a message and is no part of what it means.
 #[derive(Default)]
-struct Top<'a> {
+struct Top {
     version: bool,
-    id: Option<&'a [u8]>,
+    method: bool,
     id_null: bool,
-    method: Option<&'a str>,
-    params: Option<Params<'a>>,
-    result: Option<&'a [u8]>,
+    params: bool,
     error: Option<i64>,
 }
 
-/// What stands in `params`.
-#[derive(Default)]
-struct Params<'a> {
-    raw: &'a [u8],
-    name: Option<Cow<'a, str>>,
-    uri: Option<Cow<'a, str>>,
-    arguments: Option<&'a [u8]>,
-    task: bool,
-    meta: Meta<'a>,
-}
-
-/// What stands in `params._meta`.
-#[derive(Default)]
-struct Meta<'a> {
-    version: Option<Cow<'a, str>>,
-    capabilities: bool,
-    progress_token: Option<&'a [u8]>,
-}
-
-fn message<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Envelope<'a>, Fault> {
+fn message<'a, K: Kernel>(
+    r: &mut Reader<'a, K>,
+    from: From,
+    e: &mut Envelope<'a>,
+) -> Result<(), Fault> {
     let start = r.at();
     let mut top = Top::default();
     r.object(|r, key| {
@@ -149,11 +142,14 @@ fn message<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Envelope<
                     r.value(false)?;
                     top.id_null = true;
                 }
-                _ => top.id = Some(id(r)?),
+                _ => e.id = Some(id(r)?),
             },
-            b"method" => top.method = Some(method(r)?),
-            b"params" => top.params = params(r, from)?,
-            b"result" => top.result = Some(result(r, from)?),
+            b"method" => {
+                e.method = method(r)?;
+                top.method = true;
+            }
+            b"params" => top.params = params(r, from, e)?,
+            b"result" => e.result = Some(result(r, from)?),
             b"error" => top.error = Some(error(r)?),
             _ => {
                 check_key(&key, Level::Top)?;
@@ -165,64 +161,56 @@ fn message<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Envelope<
         }
         Ok(())
     })?;
-    assemble(top, r.since(start), from).map_err(|reason| Fault::new(reason, start))
+    e.raw = r.since(start);
+    assemble(&top, from, e).map_err(|reason| Fault::new(reason, start))
 }
 
 /// What the message is, now that all of its keys are known, whatever their order.
-fn assemble<'a>(top: Top<'a>, raw: &'a [u8], from: From) -> Result<Envelope<'a>, Reason> {
+fn assemble(top: &Top, from: From, e: &mut Envelope<'_>) -> Result<(), Reason> {
     if !top.version {
         return Err(Reason::Version);
     }
-    let kind = match (top.method, top.result, top.error) {
-        (Some(_), None, None) if top.id_null => return Err(Reason::IdType),
-        (Some(_), None, None) if top.id.is_some() => Kind::Request,
-        (Some(_), None, None) => Kind::Notification,
-        (None, Some(_), None) if top.params.is_none() => {
-            top.id.ok_or(Reason::IdType)?;
+    e.kind = match (top.method, e.result, top.error) {
+        (true, None, None) if top.id_null => return Err(Reason::IdType),
+        (true, None, None) if e.id.is_some() => Kind::Request,
+        (true, None, None) => Kind::Notification,
+        (false, Some(_), None) if !top.params => {
+            e.id.ok_or(Reason::IdType)?;
             Kind::Result
         }
-        (None, None, Some(code)) if top.params.is_none() => Kind::Error(code),
+        (false, None, Some(code)) if !top.params => Kind::Error(code),
         _ => return Err(Reason::Shape),
     };
-    let params = top.params.unwrap_or_default();
-    let method = top.method.unwrap_or_default();
-    if method == "tools/call" && from == From::Client {
-        if kind != Kind::Request {
+    if e.method == "tools/call" && from == From::Client {
+        if e.kind != Kind::Request {
             return Err(Reason::CallWithoutId);
         }
-        if params.name.is_none() {
+        if e.name.is_none() {
             return Err(Reason::MissingName);
         }
     }
-    Ok(Envelope {
-        raw,
-        kind,
-        id: top.id.or(top.id_null.then_some(b"null")),
-        method,
-        params: Some(params.raw).filter(|raw| !raw.is_empty()),
-        name: params.name,
-        uri: params.uri,
-        arguments: params.arguments,
-        task: params.task,
-        meta_version: params.meta.version,
-        meta_capabilities: params.meta.capabilities,
-        progress_token: params.meta.progress_token,
-        result: top.result,
-    })
+    if e.id.is_none() && top.id_null {
+        e.id = Some(b"null");
+    }
+    Ok(())
 }
 
-fn params<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Option<Params<'a>>, Fault> {
+/// Whether there are any.
+fn params<'a, K: Kernel>(
+    r: &mut Reader<'a, K>,
+    from: From,
+    e: &mut Envelope<'a>,
+) -> Result<bool, Fault> {
     let start = r.at();
     match r.kind()? {
         Type::Object => {}
         // Some servers write it so; no client of theirs sees a parameter in it.
         Type::Null if from == From::Server => {
             r.value(false)?;
-            return Ok(None);
+            return Ok(false);
         }
         _ => return Err(Fault::new(Reason::ParamsType, start)),
     }
-    let mut p = Params::default();
     r.object(|r, key| {
         let decoded;
         let mut meant = key.raw;
@@ -237,12 +225,12 @@ fn params<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Option<Par
         }
         let kind = r.kind()?;
         match (meant, kind) {
-            (b"name", Type::String) => p.name = Some(name(r)?),
-            (b"uri", Type::String) => p.uri = Some(name(r)?),
-            (b"arguments", Type::Object) => p.arguments = Some(r.value(true)?),
-            (b"_meta", Type::Object) => p.meta = meta(r)?,
+            (b"name", Type::String) => e.name = Some(name(r)?),
+            (b"uri", Type::String) => e.uri = Some(name(r)?),
+            (b"arguments", Type::Object) => e.arguments = Some(r.value(true)?),
+            (b"_meta", Type::Object) => meta(r, e)?,
             (b"task", _) => {
-                p.task = kind != Type::Null;
+                e.task = kind != Type::Null;
                 r.value(false)?;
             }
             (b"arguments" | b"_meta", Type::Null) => drop(r.value(false)?),
@@ -256,12 +244,11 @@ fn params<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<Option<Par
         }
         Ok(())
     })?;
-    p.raw = r.since(start);
-    Ok(Some(p))
+    e.params = Some(r.since(start));
+    Ok(true)
 }
 
-fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Meta<'a>, Fault> {
-    let mut m = Meta::default();
+fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>, e: &mut Envelope<'a>) -> Result<(), Fault> {
     r.object(|r, key| {
         let decoded;
         let mut meant = key.raw;
@@ -272,14 +259,14 @@ fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Meta<'a>, Fault> {
         }
         let kind = r.kind()?;
         match (meant, kind) {
-            (META_VERSION, Type::String) => m.version = Some(name(r)?),
+            (META_VERSION, Type::String) => e.meta_version = Some(name(r)?),
             (META_CAPABILITIES, Type::Object) => {
                 r.value(false)?;
-                m.capabilities = true;
+                e.meta_capabilities = true;
             }
             (b"progressToken", Type::Null) => drop(r.value(false)?),
             (b"progressToken", _) => {
-                m.progress_token = Some(id(r).map_err(|fault| match fault.reason {
+                e.progress_token = Some(id(r).map_err(|fault| match fault.reason() {
                     Reason::IdType => misfit(r, Reason::MetaType),
                     _ => fault,
                 })?);
@@ -290,8 +277,7 @@ fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>) -> Result<Meta<'a>, Fault> {
             _ => drop(r.value(false)?),
         }
         Ok(())
-    })?;
-    Ok(m)
+    })
 }
 
 fn result<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<&'a [u8], Fault> {

@@ -226,11 +226,11 @@ fn too_many() -> Result<(), Reason> {
 }
 
 /// An odd number without pattern (the golden ratio's fraction).
-const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(super) const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Eight bytes of a key, the first lowest.
 #[inline(always)]
-fn eight(bytes: &[u8], at: usize) -> Option<u64> {
+pub(super) fn eight(bytes: &[u8], at: usize) -> Option<u64> {
     let eight = bytes.get(at..)?.first_chunk()?;
     Some(u64::from_le_bytes(*eight))
 }
@@ -238,7 +238,7 @@ fn eight(bytes: &[u8], at: usize) -> Option<u64> {
 /// A word that keys of the same meaning share: up to eight bytes are the word, longer keys give both their ends. (No key
 /// holds a zero byte, so that a short key's length shows.)
 #[inline(always)]
-fn word(bytes: &[u8], key: KeySpan) -> u64 {
+pub(super) fn word(bytes: &[u8], key: KeySpan) -> u64 {
     let length = key.end - key.start;
     match eight(bytes, key.start) {
         Some(first) if length < 8 => first & ((1 << (8 * length)) - 1),
@@ -279,7 +279,7 @@ mod tests {
 
     /// Takes the keys of one object, given as they are written; how many were taken before one was refused.
     fn taken(written: &[&str]) -> (usize, Option<Reason>) {
-        let bytes = written.concat();
+        let bytes = written.join("\"") + "\"";
         let mut keys = Keys::new(usize::MAX, usize::MAX);
         keys.enter(1);
         let mut start = 0;
@@ -290,7 +290,7 @@ mod tests {
             {
                 return (n, Some(reason));
             }
-            start = end;
+            start = end + 1;
         }
         (written.len(), None)
     }

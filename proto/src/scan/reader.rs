@@ -339,11 +339,11 @@ impl<'a, K: Kernel> Reader<'a, K> {
 
     /// The same for a caller that the key means something to: not worth a copy of the code for each.
     #[inline(never)]
-    fn key_here(&mut self) -> Result<Text<'a>, Fault> {
+    fn key_here(&mut self) -> Result<Span, Fault> {
         let mut here = self.here;
         let key = self.key(&mut here)?;
         self.here = here;
-        Ok(key.of(here.bytes))
+        Ok(key)
     }
 
     fn enter_here(&mut self) -> Result<(), Fault> {
@@ -384,7 +384,7 @@ impl<'a, K: Kernel> Reader<'a, K> {
         self.keys.enter(self.depth);
         let mut more = self.peek() != Some(b'}');
         while more {
-            let key = self.key_here()?;
+            let key = self.key_here()?.of(self.here.bytes);
             member(self, key)?;
             more = self.another(b'}')?;
         }

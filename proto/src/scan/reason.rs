@@ -1,5 +1,7 @@
 //! Why bytes are refused, in words for a client, codes for JSON-RPC and labels for metrics.
 
+use std::num::NonZeroU64;
+
 /// A range of bytes in the body that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -20,19 +22,29 @@ pub struct Refusal {
     pub id: Option<Span>,
 }
 
-/// A refusal of which nobody has asked yet what its id is: two words.
+/// A refusal of which nobody has asked yet what its id is, in one word: what is read or refused then fits into two
+/// registers. (Answers that come through memory are read again before they are written: a stall for every key.)
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fault {
-    pub reason: Reason,
-    pub at: usize,
-}
+pub(super) struct Fault(NonZeroU64);
 
 impl Fault {
     #[inline(always)]
     pub(super) fn new(reason: Reason, at: usize) -> Self {
-        Self { reason, at }
+        Self(NonZeroU64::MIN | (at as u64) << 8 | (reason as u64) << 1)
+    }
+
+    pub(super) fn reason(self) -> Reason {
+        let reason = (self.0.get() & 0xff) as usize >> 1;
+        // There are fewer than 128, and what was packed is one of them.
+        Reason::ALL.get(reason).copied().unwrap_or(Reason::Syntax)
+    }
+
+    pub(super) fn at(self) -> usize {
+        (self.0.get() >> 8) as usize
     }
 }
+
+const _: () = assert!(Reason::ALL.len() < 128);
 
 impl Refusal {
     pub(super) fn new(reason: Reason, at: usize) -> Self {

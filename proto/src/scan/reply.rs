@@ -451,7 +451,7 @@ impl Reply {
             What::Result | What::Error | What::Unknown | What::Version => check_proto(&text),
             _ => Ok(()),
         }
-        .map_err(|refusal| refusal.reason)?;
+        .map_err(|refusal| refusal.reason())?;
         self.what = match (object.what, &*meant) {
             (What::Message, b"jsonrpc") => What::Version,
             (What::Message, b"id") => What::Id,

@@ -4,23 +4,60 @@
 //! one need more than [`PROBES_MAX`] steps all the same, the table hashes anew with SipHash, so that no input whatever
 //! makes the search longer than a constant for each key.
 
-use super::keys::{KeySpan, decode};
+use super::{
+    keys::{KeySpan, MIX, decode, eight, word},
+    plain::{Kernel, Plain},
+};
 use std::hash::{BuildHasher, RandomState};
 
 /// More steps than a random hash needs in a table that is half full (beyond 64 once in 10^9 tables).
 const PROBES_MAX: usize = 128;
 const SLOTS_MIN: usize = 64;
-/// A larger table is not kept for the next body: 8,192 slots are 256 KiB a thread.
-const SLOTS_KEPT: usize = 8_192;
+/// A larger table is not kept for the next body: what a client's body may have at most, 512 KiB a thread.
+const SLOTS_KEPT: usize = 32_768;
 
+/// A key. Slots of objects before the table's first are empty: nothing is cleared between two bodies.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// Of which filling of the table it is: of another one than the table's, it is empty.
-    filling: u32,
     /// The object whose key it is.
     object: u32,
-    hash: u64,
-    key: KeySpan,
+    hash: u32,
+    /// Where it begins in the body, twice, and one more if it is written with escapes. It ends at its quote.
+    place: usize,
+}
+
+impl Slot {
+    #[inline(always)]
+    fn new(object: u32, hash: u32, key: KeySpan, escaped: bool) -> Self {
+        Self {
+            object,
+            hash,
+            place: key.start << 1 | usize::from(escaped),
+        }
+    }
+
+    fn escaped(self) -> bool {
+        self.place & 1 != 0
+    }
+
+    /// Where it stands.
+    fn key(self, bytes: &[u8]) -> KeySpan {
+        let start = self.place >> 1;
+        // It was read before, so it ends.
+        let end = Plain::string(bytes, start).map_or(bytes.len(), |end| end.at());
+        KeySpan { start, end }
+    }
+
+    /// Whether it means the same as another key.
+    #[inline(always)]
+    fn means(self, bytes: &[u8], key: KeySpan, escaped: bool) -> bool {
+        if self.escaped() || escaped {
+            return self.key(bytes).same(key, bytes);
+        }
+        let start = self.place >> 1;
+        let end = start + (key.end - key.start);
+        bytes.get(start..end) == Some(key.raw(bytes)) && bytes.get(end) == Some(&b'"')
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,26 +72,30 @@ enum Hash {
 #[derive(Debug)]
 pub(super) struct Table {
     slots: Vec<Slot>,
-    filling: u32,
     filled: usize,
-    /// Objects that are open, and how many there were in this filling.
+    /// Objects that are open.
     open: usize,
-    objects: u32,
+    /// The first object of this filling, and the last.
+    first: u32,
+    last: u32,
     hash: Hash,
+    seeds: (u64, u64),
     fast: foldhash::fast::RandomState,
     strong: RandomState,
 }
 
 impl Default for Table {
     fn default() -> Self {
+        let fast = foldhash::fast::RandomState::default();
         Self {
             slots: Vec::new(),
-            filling: 1,
             filled: 0,
             open: 0,
-            objects: 0,
+            first: 1,
+            last: 0,
             hash: Hash::Fast,
-            fast: foldhash::fast::RandomState::default(),
+            seeds: (fast.hash_one(1), fast.hash_one(2)),
+            fast,
             strong: RandomState::new(),
         }
     }
@@ -67,8 +108,8 @@ impl Table {
             self.empty();
         }
         self.open += 1;
-        self.objects += 1;
-        self.objects
+        self.last += 1;
+        self.last
     }
 
     /// An object has ended.
@@ -86,16 +127,16 @@ impl Table {
 
     fn empty(&mut self) {
         self.filled = 0;
-        self.objects = 0;
-        self.filling = self.filling.wrapping_add(1);
-        if self.filling == 0 {
-            // Slots of four thousand million fillings ago would count again.
+        if self.last > u32::MAX / 2 {
+            // Names begin anew: slots of thousands of millions of objects ago would count again.
             self.slots.clear();
-            self.filling = 1;
+            self.last = 0;
         }
+        self.first = self.last + 1;
     }
 
     /// Whether the key is the object's first of its meaning; it is remembered.
+    #[inline(always)]
     pub(super) fn insert(
         &mut self,
         bytes: &[u8],
@@ -108,7 +149,7 @@ impl Table {
                 self.move_to((2 * self.slots.len()).max(SLOTS_MIN), None);
             }
             let hash = self.hash(bytes, object, key, escaped);
-            if let Some(new) = self.place(bytes, object, key, hash) {
+            if let Some(new) = self.place(bytes, object, key, escaped, hash) {
                 return new;
             }
             self.out_of_probes(bytes);
@@ -117,22 +158,24 @@ impl Table {
 
     /// `None`: too many steps.
     #[inline(always)]
-    fn place(&mut self, bytes: &[u8], object: u32, key: KeySpan, hash: u64) -> Option<bool> {
+    fn place(
+        &mut self,
+        bytes: &[u8],
+        object: u32,
+        key: KeySpan,
+        escaped: bool,
+        hash: u32,
+    ) -> Option<bool> {
         let last = self.slots.len().wrapping_sub(1);
         let mut at = hash as usize & last;
         for _ in 0..PROBES_MAX {
             let slot = self.slots.get_mut(at)?;
-            if slot.filling != self.filling {
-                *slot = Slot {
-                    filling: self.filling,
-                    object,
-                    hash,
-                    key,
-                };
+            if slot.object < self.first {
+                *slot = Slot::new(object, hash, key, escaped);
                 self.filled += 1;
                 return Some(true);
             }
-            if slot.hash == hash && slot.object == object && slot.key.same(key, bytes) {
+            if slot.hash == hash && slot.object == object && slot.means(bytes, key, escaped) {
                 return Some(false);
             }
             at = (at + 1) & last;
@@ -160,15 +203,14 @@ impl Table {
         loop {
             let old = std::mem::replace(&mut self.slots, vec![Slot::default(); wanted]);
             self.filled = 0;
-            let filling = self.filling;
-            let mut live = old.iter().filter(|slot| slot.filling == filling);
+            let first = self.first;
+            let mut live = old.iter().filter(|slot| slot.object >= first);
             // All of them differ, so no bytes are needed to place them; but one may need too many steps.
-            let moved = live.all(|slot| {
+            let moved = live.all(|&slot| {
                 let hash = hash_anew.map_or(slot.hash, |bytes| {
-                    let escaped = memchr::memchr(b'\\', slot.key.raw(bytes)).is_some();
-                    self.hash(bytes, slot.object, slot.key, escaped)
+                    self.hash(bytes, slot.object, slot.key(bytes), slot.escaped())
                 });
-                self.place_new(slot.object, slot.key, hash)
+                self.place_new(Slot { hash, ..slot })
             });
             if moved {
                 return;
@@ -179,18 +221,13 @@ impl Table {
     }
 
     /// Places a key that is known to be new; false: too many steps.
-    fn place_new(&mut self, object: u32, key: KeySpan, hash: u64) -> bool {
+    fn place_new(&mut self, new: Slot) -> bool {
         let last = self.slots.len().wrapping_sub(1);
         for step in 0..PROBES_MAX {
-            let at = (hash as usize).wrapping_add(step) & last;
+            let at = (new.hash as usize).wrapping_add(step) & last;
             match self.slots.get_mut(at) {
-                Some(slot) if slot.filling != self.filling => {
-                    *slot = Slot {
-                        filling: self.filling,
-                        object,
-                        hash,
-                        key,
-                    };
+                Some(slot) if slot.object < self.first => {
+                    *slot = new;
                     self.filled += 1;
                     return true;
                 }
@@ -201,25 +238,47 @@ impl Table {
     }
 
     #[inline(always)]
-    fn hash(&self, bytes: &[u8], object: u32, key: KeySpan, escaped: bool) -> u64 {
-        let raw = key.raw(bytes);
+    fn hash(&self, bytes: &[u8], object: u32, key: KeySpan, escaped: bool) -> u32 {
         let hash = if escaped {
-            self.hash_of(&decode(raw))
+            self.hash_of_escaped(key.raw(bytes))
         } else {
-            self.hash_of(raw)
+            self.hash_of(bytes, key)
         };
         // The same key of another object belongs elsewhere.
-        hash ^ u64::from(object).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ((hash ^ u64::from(object).wrapping_mul(MIX)) >> 32) as u32
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn hash_of_escaped(&self, raw: &[u8]) -> u64 {
+        let mut decoded = decode(raw);
+        let end = decoded.len();
+        // As if more followed, as it does in the body.
+        decoded.extend_from_slice(&[0; 8]);
+        self.hash_of(&decoded, KeySpan { start: 0, end })
     }
 
     #[inline(always)]
-    fn hash_of(&self, key: &[u8]) -> u64 {
+    fn hash_of(&self, bytes: &[u8], key: KeySpan) -> u64 {
         match self.hash {
-            Hash::Fast => self.fast.hash_one(key),
-            Hash::Strong => self.strong.hash_one(key),
+            Hash::Fast => self.fast_hash(bytes, key),
+            Hash::Strong => self.strong.hash_one(key.raw(bytes)),
             #[cfg(test)]
-            Hash::Constant => 7,
+            Hash::Constant => 7 << 32,
         }
+    }
+
+    /// Up to sixteen bytes are two words, multiplied with the seed in them; longer keys are hashed whole.
+    #[inline(always)]
+    fn fast_hash(&self, bytes: &[u8], key: KeySpan) -> u64 {
+        let length = key.end - key.start;
+        let (a, b) = match (eight(bytes, key.start), length) {
+            (_, 0..8) => (word(bytes, key), 0),
+            (Some(first), 8..=16) => (first, eight(bytes, key.end - 8).unwrap_or_default()),
+            _ => return self.fast.hash_one(key.raw(bytes)),
+        };
+        let product = u128::from(a ^ self.seeds.0) * u128::from(b ^ self.seeds.1);
+        product as u64 ^ (product >> 64) as u64
     }
 }
 
@@ -234,6 +293,7 @@ mod tests {
             let start = bytes.len();
             bytes.extend_from_slice(format!("key {n}").as_bytes());
             let end = bytes.len();
+            bytes.push(b'"');
             keys.push(KeySpan { start, end });
         }
         (bytes, keys)
@@ -241,7 +301,7 @@ mod tests {
 
     #[test]
     fn every_key_is_new_once_to_every_object() {
-        let (bytes, keys) = keys(3_000);
+        let (bytes, keys) = keys(20_000);
         let mut table = Table::default();
         let (outer, inner) = (table.open(), table.open());
         for object in [outer, inner] {
@@ -290,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_empty_again_when_its_fillings_have_been_counted_through() {
+    fn the_table_is_empty_again_when_its_objects_have_been_counted_through() {
         let (bytes, keys) = keys(10);
         let mut table = Table::default();
         let object = table.open();
@@ -299,7 +359,7 @@ mod tests {
                 .all(|&key| table.insert(&bytes, object, key, false))
         );
         table.close();
-        table.filling = u32::MAX;
+        table.last = u32::MAX - 1;
         let object = table.open();
         assert!(
             keys.iter()
