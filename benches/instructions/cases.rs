@@ -4,11 +4,18 @@ use proto::{
     policy::{Policy, Verdict},
     scan::{self, From},
 };
-use std::hint::black_box;
+use std::{cell::RefCell, hint::black_box};
 use tollgate_benches::{
     bodies::{alike, bounds, names, sample},
     policies::{self, Unused, of_conditions, of_tools},
 };
+
+use crate::inside::{CALL_BYTES, Decider, Ends, Gateway};
+
+/// Calls before the counted ones.
+const WARM_CALLS: usize = 300;
+/// What a gateway does on its runtime: reading, deciding, the upstream's connection, answering.
+const TASKS: &str = "tokio::runtime::task::raw::poll";
 
 /// Not the seed of any bench: what is counted was not tuned on.
 const SEED: u64 = 0x51f3;
@@ -17,6 +24,8 @@ const SEED: u64 = 0x51f3;
 pub struct Case {
     pub name: String,
     pub make: Box<dyn Fn() -> Work>,
+    /// Only what runs inside of functions with this in their name is counted: a gateway's other threads keep time.
+    pub within: Option<&'static str>,
 }
 
 /// What is run, and how many bytes one call reads.
@@ -38,6 +47,7 @@ pub fn all() -> Vec<Case> {
         cases.push(Case {
             name,
             make: Box::new(make),
+            within: None,
         });
     }
     for conditions in [1, 50] {
@@ -46,15 +56,51 @@ pub fn all() -> Vec<Case> {
         cases.push(Case {
             name,
             make: Box::new(make),
+            within: None,
         });
     }
+    cases.push(Case {
+        name: "decision, a call of 500 bytes".into(),
+        make: Box::new(decide),
+        within: Some("Decider::decides_known"),
+    });
+    cases.push(Case {
+        name: "request through the gateway".into(),
+        make: Box::new(request),
+        within: Some(TASKS),
+    });
     cases
+}
+
+fn decide() -> Work {
+    let decider = Decider::new(10);
+    Work {
+        bytes: CALL_BYTES,
+        call: Box::new(move || while !decider.decides_known() {}),
+    }
+}
+
+fn request() -> Work {
+    let gateway = Gateway::start();
+    let ends = RefCell::new(Ends::connect(gateway.address));
+    // The first leases are small.
+    for _ in 0..WARM_CALLS {
+        ends.borrow_mut().call();
+    }
+    Work {
+        bytes: CALL_BYTES,
+        call: Box::new(move || {
+            let _running = &gateway;
+            ends.borrow_mut().call();
+        }),
+    }
 }
 
 fn case(name: &str, make: impl Fn() -> Work + 'static) -> Case {
     Case {
         name: format!("scan {name}"),
         make: Box::new(make),
+        within: None,
     }
 }
 

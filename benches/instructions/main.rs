@@ -6,6 +6,9 @@
 mod baseline;
 mod cases;
 mod count;
+#[path = "../benches/gateway/inside/mod.rs"]
+#[allow(dead_code, reason = "the bench of the gateway uses more of it")]
+mod inside;
 
 use baseline::{Baseline, Compared};
 use std::process::ExitCode;
@@ -45,6 +48,7 @@ fn run(case: &str, times: &str) -> Result<(), String> {
     // Valgrind's machine is not the one outside: it is this one that counts.
     println!("kernel={}", proto::scan::kernel());
     let work = (case.make)();
+    println!("bytes={}", work.bytes);
     for _ in 0..times {
         (work.call)();
     }
@@ -54,8 +58,7 @@ fn run(case: &str, times: &str) -> Result<(), String> {
 fn measure() -> Result<Baseline, String> {
     let mut found = Baseline::of_this_machine()?;
     for case in cases::all() {
-        let bytes = (case.make)().bytes;
-        let (instructions, kernel) = count::per_call(&case.name, bytes)?;
+        let (instructions, bytes, kernel) = count::per_call(&case)?;
         found.kernel = kernel;
         let a_byte = instructions as f64 / bytes as f64;
         println!(

@@ -32,6 +32,7 @@ pub fn call(tool: &str) -> Call<'_> {
         tool,
         arguments: Some(ARGUMENTS),
         grant: "agent-a",
+        keys: None,
         session: Some("0123456789abcdef"),
         unix_ms: 1_785_230_400_125,
     }
@@ -76,6 +77,31 @@ pub fn of_conditions(conditions: usize) -> Policy {
         listed.join(", ")
     );
     compile(&text)
+}
+
+/// The paths of [`of_paths`].
+pub const PATHS: &[&str] = &["currency", "amount", "customer", "note", "items.1.price"];
+
+/// A policy of one tool, `reading`, with this many conditions that do nothing but find a value.
+pub fn of_paths(paths: usize) -> Policy {
+    let mut text = head();
+    let condition = |path: &&str| format!("{{path: args.{path}, op: exists, value: true}}");
+    let listed: Vec<String> = PATHS.iter().cycle().take(paths).map(condition).collect();
+    let _ = writeln!(
+        text,
+        "  reading: {{require: [{{conditions: [{}]}}]}}",
+        listed.join(", ")
+    );
+    compile(&text)
+}
+
+/// [`ARGUMENTS`] with a text of so many bytes beside them, as a call that sends a file has it.
+pub fn arguments(text_bytes: usize) -> Vec<u8> {
+    let text = format!(
+        r#"{{"text":"{}","#,
+        "a line of text ".repeat(text_bytes / 15)
+    );
+    [text.as_bytes(), ARGUMENTS.get(1..).unwrap_or_default()].concat()
 }
 
 fn head() -> String {

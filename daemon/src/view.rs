@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use proto::{
     grant::TokenHash,
     id::{GrantId, PolicyName, ServerName},
-    policy::Policy,
+    policy::{Keys, Policy},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -120,6 +120,8 @@ pub struct Binding {
     pub server: Arc<Server>,
     /// Its policy there; without one every call is denied.
     pub policy: Option<Arc<Policy>>,
+    /// The keys of its counters under that policy.
+    pub keys: Keys,
 }
 
 /// A server behind the gateway.

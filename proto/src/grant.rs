@@ -16,7 +16,14 @@ pub struct TokenHash(pub [u8; 32]);
 
 impl PartialEq for TokenHash {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        // In words: byte by byte takes eight times as long. Every word is looked at, whatever the first ones say.
+        let (a, b) = (self.0.as_chunks::<8>().0, other.0.as_chunks::<8>().0);
+        let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+        let differing = a
+            .iter()
+            .zip(b)
+            .fold(0, |all, (a, b)| all | (word(a) ^ word(b)));
+        differing.ct_eq(&0).into()
     }
 }
 impl std::hash::Hash for TokenHash {

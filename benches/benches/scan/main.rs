@@ -3,6 +3,7 @@
 //! They do not do the same: ours refuses every wrong body, and what each of the others accepts is printed first.
 
 mod readers;
+mod table;
 
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
@@ -35,6 +36,10 @@ fn accepted(_: &mut Criterion) {
         );
         assert!(*name != "tollgate" || accepted.is_empty());
     }
+}
+
+fn side_by_side(_: &mut Criterion) {
+    table::print();
 }
 
 fn bodies(c: &mut Criterion) {
@@ -94,6 +99,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400));
-    targets = accepted, bodies, alike_keys, one_argument
+    targets = accepted, side_by_side, bodies, alike_keys, one_argument
 }
 criterion_main!(benches);

@@ -234,6 +234,7 @@ pub(super) mod tests {
             let binding = Binding {
                 server: server.clone(),
                 policy: None,
+                keys: Default::default(),
             };
             Arc::new(Grant {
                 id: GrantId::new(id),

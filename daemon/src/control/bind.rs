@@ -128,7 +128,12 @@ impl Assembler {
             Some(name) => Some(self.policy(&server.name, name, site)?),
             None => None,
         };
-        Ok(Binding { server, policy })
+        let keys = Default::default();
+        Ok(Binding {
+            server,
+            policy,
+            keys,
+        })
     }
 
     fn policy(

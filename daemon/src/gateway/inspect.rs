@@ -23,18 +23,8 @@ fn outcome_of_message(message: &Envelope<'_>) -> Outcome {
     match message.kind {
         Kind::Error(-32700 | -32600 | -32601 | -32602 | -32022..=-32020) => Outcome::Rejected,
         Kind::Error(_) => Outcome::RpcError,
-        _ => {
-            let failed = message
-                .result
-                .map(Value::new)
-                .and_then(|r| r.get("isError"))
-                .and_then(|v| v.as_bool());
-            if failed == Some(true) {
-                Outcome::ToolError
-            } else {
-                Outcome::Acted
-            }
-        }
+        _ if message.is_tool_error => Outcome::ToolError,
+        _ => Outcome::Acted,
     }
 }
 

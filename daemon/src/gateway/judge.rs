@@ -102,6 +102,7 @@ pub async fn judge_call(
         tool,
         arguments: envelope.arguments,
         grant: &caller.grant.id,
+        keys: Some(&binding.keys),
         session: session.map(|session| &*session.audit_id),
         unix_ms: now.unix_ms,
     };

@@ -41,7 +41,7 @@ fn in_pieces(bytes: &[u8]) {
         (Ok(Body::One(message)), Ok(passed)) => {
             assert_eq!(passed.kind, message.kind);
             assert_eq!(passed.id.as_deref(), message.id);
-            assert_eq!(passed.is_tool_error, message.is_tool_error());
+            assert_eq!(passed.is_tool_error, message.is_tool_error);
             let tools = message.result_member("tools").map(|tools| tools.elements());
             let names = tools.into_iter().flatten().map(|tool| {
                 let name = tool.get("name").and_then(|name| name.as_str());
@@ -130,7 +130,7 @@ fn agrees(message: &Envelope<'_>, strict: &Strict, from: From) {
         message.progress_of(),
         message.initialize_version(),
     );
-    let _ = (message.result_version(), message.is_tool_error());
+    let _ = (message.result_version(), message.is_tool_error);
     if from == From::Client {
         let headers = mcp::Headers::default();
         let _ = mcp::judge(message, &headers, Some("2025-11-25"));

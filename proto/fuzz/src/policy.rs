@@ -117,6 +117,7 @@ fn judge(policy: &Policy, tool: &str, arguments: Option<&[u8]>) {
             tool,
             arguments,
             grant: "grant",
+            keys: None,
             session,
             unix_ms: UNIX_MS,
         };
@@ -143,7 +144,7 @@ fn judge(policy: &Policy, tool: &str, arguments: Option<&[u8]>) {
                 let Ok(Body::One(message)) = read(&said, &Bounds::default(), From::Server) else {
                     panic!("a denial that is no message");
                 };
-                assert!(message.is_tool_error() && message.id == Some(b"\"id\""));
+                assert!(message.is_tool_error && message.id == Some(b"\"id\""));
             }
         }
     }

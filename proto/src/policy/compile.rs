@@ -5,6 +5,7 @@ use super::{
     dialect::Dialect,
     glob::Names,
     ir::{self, Amount},
+    keys::Keys,
     path::Path,
     text, validate,
 };
@@ -90,6 +91,8 @@ pub(super) struct Take {
     pub key_rule: Arc<str>,
     /// The counter, where it is the same for every call.
     pub fixed: Option<CounterKey>,
+    /// Where the limit stands among the policy's, if each grant has one counter of it.
+    pub of_grant: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -308,6 +311,8 @@ impl<'p> Compiler<'p> {
             key: limit.key.clone(),
             keys_max: limit.keys_max,
             bounded: limit.max.is_some(),
+            of_grant: (limit.scope == Scope::Grant && limit.key.is_none())
+                .then_some(self.limits.len() - 1),
             amount_rule: format!("{}{below}/increment_from", step.rule).into(),
             key_rule: format!("{}/key", step.rule).into(),
             fixed: value
@@ -403,6 +408,8 @@ pub struct Call<'a> {
     pub arguments: Option<&'a [u8]>,
     /// The caller's grant id.
     pub grant: &'a str,
+    /// What is kept of this grant under this policy: its counters then have their keys.
+    pub keys: Option<&'a Keys>,
     /// The caller's session id, where there is one.
     pub session: Option<&'a str>,
     /// Wall clock of the request.

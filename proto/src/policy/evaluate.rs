@@ -190,13 +190,10 @@ impl Policy {
             (Scope::All, _) => "*",
         };
         let key_value = key(step, take, arguments)?;
-        let key = take.fixed.unwrap_or_else(|| {
-            counter_key(
-                &self.secret,
-                limit.identity,
-                scope_value,
-                key_value.as_deref(),
-            )
+        let kept = || call.keys?.of(self, call.grant, take.of_grant?);
+        let key = take.fixed.or_else(kept).unwrap_or_else(|| {
+            let key = key_value.as_deref();
+            counter_key(&self.secret, limit.identity, scope_value, key)
         });
         if take.bounded {
             self.refused(limit, key, amount, usage, call.unix_ms)?;

@@ -277,6 +277,7 @@ pub fn call(
         tool,
         arguments: message.arguments,
         grant: "grant",
+        keys: None,
         session: None,
         unix_ms,
     };

@@ -55,6 +55,8 @@ pub struct Envelope<'a> {
     pub progress_token: Option<&'a [u8]>,
     /// `result` as written, if this is a result.
     pub result: Option<&'a [u8]>,
+    /// Whether the result says that a tool failed (`result.isError` is true).
+    pub is_tool_error: bool,
 }
 
 impl<'a> Envelope<'a> {
@@ -101,11 +103,6 @@ impl<'a> Envelope<'a> {
     /// `result.protocolVersion`, as the reply to `initialize` has it.
     pub fn result_version(&self) -> Option<Cow<'a, str>> {
         self.result_member("protocolVersion")?.as_str()
-    }
-
-    /// Whether this is the result of a tool that says it failed (`result.isError` is true).
-    pub fn is_tool_error(&self) -> bool {
-        self.result_member("isError").and_then(|v| v.as_bool()) == Some(true)
     }
 }
 

@@ -149,7 +149,7 @@ fn message<'a, K: Kernel>(
                 top.method = true;
             }
             b"params" => top.params = params(r, from, e)?,
-            b"result" => e.result = Some(result(r, from)?),
+            b"result" => result(r, from, e)?,
             b"error" => top.error = Some(error(r)?),
             _ => {
                 check_key(&key, Level::Top)?;
@@ -280,20 +280,29 @@ fn meta<'a, K: Kernel>(r: &mut Reader<'a, K>, e: &mut Envelope<'a>) -> Result<()
     })
 }
 
-fn result<'a, K: Kernel>(r: &mut Reader<'a, K>, from: From) -> Result<&'a [u8], Fault> {
+fn result<'a, K: Kernel>(
+    r: &mut Reader<'a, K>,
+    from: From,
+    e: &mut Envelope<'a>,
+) -> Result<(), Fault> {
     let start = r.at();
     if r.kind()? == Type::Object {
         // What a tool returns may hold any key further down; the protocol's own level may not.
         r.object(|r, key| {
             check_proto(&key)?;
-            r.value(from == From::Server).map(drop)
+            let value = r.value(from == From::Server)?;
+            if *key.meaning() == *b"isError" {
+                e.is_tool_error = value == b"true";
+            }
+            Ok(())
         })?;
     } else if from == From::Client {
         return Err(misfit(r, Reason::ResultType));
     } else {
         r.value(false)?;
     }
-    Ok(r.since(start))
+    e.result = Some(r.since(start));
+    Ok(())
 }
 
 fn error<K: Kernel>(r: &mut Reader<'_, K>) -> Result<i64, Fault> {

@@ -3,7 +3,7 @@
 //! Total all the same: on bytes that were never validated the answers are meaningless, but there is no panic and no
 //! endless loop.
 
-use super::text;
+use super::{plain::Kernel, simd::Simd, text};
 use std::borrow::Cow;
 
 /// One JSON value inside validated bytes.
@@ -199,19 +199,18 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
     string(bytes, start).0
 }
 
-/// Most strings are short: a search is not worth its call before so many bytes.
-const SHORT: usize = 16;
-
 /// Where the string that starts at `start` ends, and whether anything in it is escaped.
+#[inline]
 fn string(bytes: &[u8], start: usize) -> (usize, bool) {
-    let mut at = start + 1;
-    for &byte in bytes.iter().skip(at).take(SHORT) {
-        match byte {
-            b'"' => return (at + 1, false),
-            b'\\' => break,
-            _ => at += 1,
-        }
+    match Simd::string(bytes, start + 1) {
+        Some(end) => (end.at() + 1, end.escaped()),
+        None => no_string(bytes, start + 1),
     }
+}
+
+/// The same in bytes that were never validated.
+#[cold]
+fn no_string(bytes: &[u8], mut at: usize) -> (usize, bool) {
     let mut has_escape = false;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();

@@ -48,7 +48,7 @@ fn whole(bytes: &[u8]) -> Option<Passed> {
     Some(Passed {
         kind: message.kind,
         id: message.id.map(<[u8]>::to_vec),
-        is_tool_error: message.is_tool_error(),
+        is_tool_error: message.is_tool_error,
         tools: tools.map(|tools| tools.elements().filter_map(tool).collect()),
     })
 }

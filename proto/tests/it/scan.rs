@@ -194,10 +194,10 @@ fn replies_and_notifications_tell_what_they_are_about() {
     let failed = read(
         r#"{"jsonrpc":"2.0","id":1,"result":{"isError":true,"protocolVersion":"2025-11-25"}}"#,
     );
-    assert!(failed.is_tool_error());
+    assert!(failed.is_tool_error);
     assert_eq!(failed.result_version().as_deref(), Some("2025-11-25"));
     let fine = read(r#"{"jsonrpc":"2.0","id":1,"result":{"isError":"true"}}"#);
-    assert!(!fine.is_tool_error() && fine.result_version().is_none());
+    assert!(!fine.is_tool_error && fine.result_version().is_none());
     let initialize = read(
         r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#,
     );

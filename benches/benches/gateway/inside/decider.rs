@@ -111,6 +111,7 @@ impl Decider {
             tool,
             arguments: envelope.arguments,
             grant: &grant.id,
+            keys: Some(&binding.keys),
             session: None,
             unix_ms: now.unix_ms,
         };

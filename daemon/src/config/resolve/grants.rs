@@ -241,7 +241,15 @@ impl Resolver<'_> {
                 }
             };
             if let Some(server) = server {
-                bindings.insert(server_name, Binding { server, policy });
+                let keys = Default::default();
+                bindings.insert(
+                    server_name,
+                    Binding {
+                        server,
+                        policy,
+                        keys,
+                    },
+                );
             }
         }
         bindings

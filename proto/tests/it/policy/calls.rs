@@ -1,9 +1,9 @@
 //! Calls written as text, and counters that do what a limiter does.
 
 use proto::{
-    limit::{CounterKey, HashKey, Kind, Limit},
+    limit::{Charge, CounterKey, HashKey, Kind, Limit},
     policy::{
-        self, Denial, Policy, Verdict,
+        self, Denial, Keys, Policy, Verdict,
         compile::{Call, Site, Usage},
     },
 };
@@ -85,6 +85,7 @@ impl Fake {
             tool,
             arguments: Some(arguments.as_bytes()),
             grant,
+            keys: None,
             session,
             unix_ms,
         };
@@ -104,6 +105,15 @@ impl Fake {
             Verdict::Deny(denial) => return show(&denial),
             Verdict::Admit { charges, shadow } => (charges, shadow),
         };
+        // What is kept of a grant changes no counter's key.
+        let kept = Call {
+            keys: Some(&Keys::default()),
+            ..*call
+        };
+        if let Verdict::Admit { charges: again, .. } = policy.evaluate(&kept, self) {
+            let keys = |charges: &[Charge<'_>]| charges.iter().map(|c| c.key).collect::<Vec<_>>();
+            assert_eq!(keys(&again), keys(&charges));
+        }
         for charge in &charges {
             let (limit, key) = (charge.limit.as_ref(), charge.key);
             let (id, wait) = window(limit, call.unix_ms);

@@ -38,6 +38,7 @@ const CALL: Call<'static> = Call {
     tool: "t",
     arguments: Some(b"{\"id\":1}"),
     grant: "g",
+    keys: None,
     session: Some("s"),
     unix_ms: 0,
 };
