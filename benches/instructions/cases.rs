@@ -10,7 +10,7 @@ use tollgate_benches::{
     policies::{self, Unused, of_conditions, of_tools},
 };
 
-use crate::inside::{CALL_BYTES, Decider, Ends, Gateway};
+use crate::inside::{CALL_BYTES, Decider, Ends, Gateway, SMALL};
 
 /// Calls before the counted ones.
 const WARM_CALLS: usize = 300;
@@ -73,7 +73,7 @@ pub fn all() -> Vec<Case> {
 }
 
 fn decide() -> Work {
-    let decider = Decider::new(10);
+    let decider = Decider::new(SMALL);
     Work {
         bytes: CALL_BYTES,
         call: Box::new(move || while !decider.decides_known() {}),

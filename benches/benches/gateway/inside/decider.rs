@@ -1,6 +1,6 @@
 //! Token → grant → scan → policy → buckets, as a gateway does it.
 
-use super::{CALL_BYTES, load, sha256, world};
+use super::{CALL_BYTES, Size, load, sha256, world};
 use daemon::{clock, limiter::Limiter, metrics::Metrics, server, view::View};
 use proto::{
     grant::TokenHash,
@@ -33,13 +33,21 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// With so many tools in its policy; every counter has its lease.
-    pub fn new(tools: usize) -> Self {
+    /// In a gateway of this size; every counter has its lease.
+    pub fn new(size: Size) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let loaded = load(folder.path(), "http://127.0.0.1:9/mcp", tools);
+        let loaded = load(folder.path(), "http://127.0.0.1:9/mcp", size);
         let handle = server::node::open(&loaded.settings, &Metrics::new()).expect("a node");
         let limiter = Arc::new(Limiter::new(handle.clone(), 10_000, Arc::new(clock::now)));
-        let view = loaded.view;
+        let mut view = loaded.view;
+        let known = sha256(world::TOKEN.as_bytes());
+        if size.grants > 1 {
+            let view = Arc::get_mut(&mut view).expect("nobody else has the view yet");
+            let grant = view.grants.get(&known).expect("the grant").clone();
+            let others = 1..size.grants as u64;
+            let hash = |n: u64| sha256(&n.to_le_bytes());
+            view.grants.extend(others.map(|n| (hash(n), grant.clone())));
+        }
         let (ready, is_ready) = mpsc::channel();
         let (beside, of_view) = (limiter.run(), view.clone());
         let defining = limiter.clone();
@@ -64,7 +72,7 @@ impl Decider {
             view,
             limiter,
             runtime,
-            known: sha256(world::TOKEN.as_bytes()),
+            known,
             body: world::call(CALL_BYTES),
             _folder: folder,
         };

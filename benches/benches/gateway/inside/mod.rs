@@ -6,6 +6,7 @@ mod world;
 
 pub use decider::Decider;
 pub use through::{Ends, Gateway};
+pub use world::Size;
 
 use daemon::config;
 use proto::grant::TokenHash;
@@ -13,6 +14,12 @@ use std::fmt::Write as _;
 
 /// The grant's token.
 pub const TOKEN: &[u8] = world::TOKEN.as_bytes();
+/// A small gateway.
+pub const SMALL: Size = Size {
+    tools: 10,
+    grants: 1,
+    servers: 1,
+};
 /// Bytes of a call's body, and of its reply's.
 pub const CALL_BYTES: usize = 500;
 const REPLY_BYTES: usize = 500;
@@ -30,9 +37,9 @@ fn written(hash: &TokenHash) -> String {
     })
 }
 
-fn load(folder: &std::path::Path, upstream: &str, tools: usize) -> config::Loaded {
+fn load(folder: &std::path::Path, upstream: &str, size: Size) -> config::Loaded {
     let hash = written(&sha256(world::TOKEN.as_bytes()));
-    let text = world::configuration(folder, upstream, &hash, tools);
+    let text = world::configuration(folder, upstream, &hash, size);
     config::load_text(&text, folder, 1).unwrap_or_else(|problems| {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         panic!("{}", problems.join("\n"))

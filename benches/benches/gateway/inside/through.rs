@@ -1,6 +1,6 @@
 //! One call after the other over loopback: client, gateway and upstream in one process, each with its own thread.
 
-use super::{CALL_BYTES, REPLY_BYTES, load, world};
+use super::{CALL_BYTES, REPLY_BYTES, SMALL, load, world};
 use daemon::server;
 use std::{
     io::{Read, Write},
@@ -25,7 +25,7 @@ impl Gateway {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let upstream = upstream();
-        let loaded = load(folder.path(), &format!("http://{upstream}/mcp"), 10);
+        let loaded = load(folder.path(), &format!("http://{upstream}/mcp"), SMALL);
         let server = server::Server::new(loaded, None).expect("a gateway");
         let address = server.addresses()[0];
         let (stop, stopped) = watch::channel(false);

@@ -43,17 +43,33 @@ pub fn request(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// A configuration with so many tools in its policy; its ledger and its audit stand in `folder`.
-pub fn configuration(folder: &Path, upstream: &str, token_sha256: &str, tools: usize) -> String {
+/// How much there is beside what is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Tools in the policy.
+    pub tools: usize,
+    /// Grants: more than a file holds, so that they are put into the view.
+    pub grants: usize,
+    /// Servers.
+    pub servers: usize,
+}
+
+/// A configuration of this size; its ledger and its audit stand in `folder`.
+pub fn configuration(folder: &Path, upstream: &str, token_sha256: &str, size: Size) -> String {
     let folder = folder.display();
-    let mut others = String::new();
-    for n in 1..tools {
+    let (mut others, mut servers) = (String::new(), String::new());
+    for n in 1..size.tools {
         let _ = writeln!(others, "        other_{n}: {{}}");
+    }
+    for n in 1..size.servers {
+        let _ = writeln!(servers, "  other-{n}: {{ url: \"{upstream}\" }}");
     }
     format!(
         r#"
 listeners: [{{ address: "127.0.0.1:0" }}]
-servers: {{ {SERVER}: {{ url: "{upstream}" }} }}
+servers:
+  {SERVER}: {{ url: "{upstream}" }}
+{servers}
 grants:
   - id: bench
     token_sha256: "{token_sha256}"
