@@ -345,6 +345,7 @@ fn warnings(a: &[Document], b: &[Document], fewest: usize, paired: bool) -> Vec<
     let (config_a, config_b) = (&first_a.config, &first_b.config);
     let differs = [
         ("pace", config_a.mode != config_b.mode),
+        ("busy polling", config_a.busy_poll != config_b.busy_poll),
         ("connections", config_a.connections != config_b.connections),
         ("HTTP version", config_a.http != config_b.http),
         ("TLS", config_a.tls != config_b.tls),

@@ -226,7 +226,11 @@ impl Run {
     /// What was asked for, as names and values.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         let config = &self.document.config;
-        let mut rows = vec![("Pace", pace(&config.mode))];
+        let polled = match config.busy_poll {
+            true => "; the client polled without pause: its processor time says nothing",
+            false => "",
+        };
+        let mut rows = vec![("Pace", pace(&config.mode) + polled)];
         let mut tell = |name, value: String| rows.push((name, value));
         tell("Protocol", config.protocol.clone());
         let tls = match config.tls {
