@@ -4,16 +4,18 @@ use proto::{
     policy::{Policy, Verdict},
     scan::{self, From},
 };
-use std::{cell::RefCell, hint::black_box};
+use std::{cell::RefCell, hint::black_box, time::Duration};
 use tollgate_benches::{
     bodies::{alike, bounds, names, sample},
     policies::{self, Unused, of_conditions, of_tools},
 };
 
-use crate::inside::{CALL_BYTES, Decider, Ends, Gateway, SMALL};
+use crate::inside::{CALL_BYTES, Decider, Ends, Gateway, SMALL, TOKEN};
 
 /// Calls before the counted ones.
 const WARM_CALLS: usize = 300;
+/// Before a decision without quota is made again.
+const LEASE_PAUSE: Duration = Duration::from_millis(2);
 /// What a gateway does on its runtime: reading, deciding, the upstream's connection, answering.
 const TASKS: &str = "tokio::runtime::task::raw::poll";
 
@@ -76,7 +78,15 @@ fn decide() -> Work {
     let decider = Decider::new(SMALL);
     Work {
         bytes: CALL_BYTES,
-        call: Box::new(move || while !decider.decides_known() {}),
+        call: Box::new(move || {
+            // Uncounted: after it there is quota in hand. A decision that waits for a lease would be counted over and over.
+            while !decider.decides_token(TOKEN) {
+                std::thread::sleep(LEASE_PAUSE);
+            }
+            while !decider.decides_known() {
+                std::thread::sleep(LEASE_PAUSE);
+            }
+        }),
     }
 }
 

@@ -62,6 +62,7 @@ fn process(case: &Case, times: u64) -> Result<Counted, String> {
     let told = |what: &str| out.lines().find_map(|line| line.strip_prefix(what));
     let bytes = told("bytes=").and_then(|bytes| bytes.parse().ok());
     match (count, bytes, told("kernel=")) {
+        (Some(0), ..) => Err(format!("{}: there is no such function", case.name)),
         (Some(instructions), Some(bytes), Some(kernel)) => Ok(Counted {
             instructions,
             bytes,
