@@ -5,8 +5,15 @@ use crate::limit::{CounterKey, Limit, identity::counter_key};
 use std::sync::{Arc, OnceLock};
 
 /// The keys of the counters that one grant has under one policy, hashed when it first calls and kept with the two.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Keys(OnceLock<Box<[CounterKey]>>);
+
+/// A copy may go to another grant: it begins empty.
+impl Clone for Keys {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
 
 impl Keys {
     /// That of a limit per grant without a `key`, by its place among the policy's limits.
