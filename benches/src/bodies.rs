@@ -89,6 +89,20 @@ pub fn sample(seed: u64, shape: &str, size: &str) -> Option<Sample> {
     })
 }
 
+/// A server's reply of nearly this many bytes with such an object in it; `None` if there is no such shape.
+pub fn reply(seed: u64, shape: &str, bytes: usize) -> Option<Vec<u8>> {
+    let mut chance = Chance::new(seed ^ bytes as u64);
+    let &(_, object) = ARGUMENTS.iter().find(|known| known.0 == shape)?;
+    let head = r#"{"jsonrpc":"2.0","id":7,"result":{"content":[],"structuredContent":"#;
+    let object = object(&mut chance, bytes.saturating_sub(head.len() + 2));
+    Some(format!("{head}{object}}}}}").into_bytes())
+}
+
+/// The shapes of [`reply`].
+pub fn reply_shapes() -> impl Iterator<Item = &'static str> {
+    ARGUMENTS.iter().map(|known| known.0)
+}
+
 fn call(chance: &mut Chance, bytes: usize, arguments: Maker) -> Vec<u8> {
     let modern = r#","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":17}"#;
     let meta = if bytes >= 400 { modern } else { "" };

@@ -2,6 +2,7 @@
 //!
 //! They do not do the same: ours refuses every wrong body, and what each of the others accepts is printed first.
 
+mod pieces;
 mod readers;
 mod table;
 
@@ -40,6 +41,7 @@ fn accepted(_: &mut Criterion) {
 
 fn side_by_side(_: &mut Criterion) {
     table::print();
+    pieces::print();
 }
 
 fn bodies(c: &mut Criterion) {

@@ -34,10 +34,14 @@ impl StringEnd {
     }
 }
 
-/// The two searches that most bytes of a message pass through.
+/// The searches that most bytes of a message pass through.
 pub(super) trait Kernel {
     /// The end of the string whose contents begin at `from`; `None` where it is no string ([`fault`] says why).
     fn string(bytes: &[u8], from: usize) -> Option<StringEnd>;
+
+    /// The closing quote of a string of which more may come; `Err` is where these bytes stop being read: at their end, at
+    /// an escape that is none or goes on behind them, or at a control character.
+    fn piece(bytes: &[u8], from: usize) -> Result<usize, usize>;
 
     /// The first byte at or after `from` that is no white space of JSON's.
     fn space(bytes: &[u8], from: usize) -> usize;
@@ -50,6 +54,10 @@ pub(super) struct Plain;
 impl Kernel for Plain {
     fn string(bytes: &[u8], from: usize) -> Option<StringEnd> {
         find(bytes, from).ok()
+    }
+
+    fn piece(bytes: &[u8], from: usize) -> Result<usize, usize> {
+        find(bytes, from).map(StringEnd::at).map_err(|(_, at)| at)
     }
 
     fn space(bytes: &[u8], from: usize) -> usize {
@@ -114,7 +122,7 @@ fn zero_bytes(word: u64) -> u64 {
 
 /// The index of the first `"`, `\` or control character at or after `from` (the length if there is none), and whether
 /// a byte before it is not ASCII.
-pub(super) fn special(bytes: &[u8], from: usize) -> (usize, bool) {
+fn special(bytes: &[u8], from: usize) -> (usize, bool) {
     let mut at = from;
     let mut seen = 0;
     // Eight bytes at a time; each test's lowest set bit is exact, so the lowest of the three is the first special byte.

@@ -6,21 +6,21 @@
 //! a chance of one in 10^8 for a reply with as many keys as may be), a list's tools, and the key that is being read,
 //! however long: whoever pushes the pieces bounds the whole.
 
+mod seen;
+
 pub use super::envelope::{Passed, Tool};
 use super::{
-    Bounds, ID_BYTES_MAX, Kind,
+    Bounds,
     grammar::{Next, Number, Utf8, escape, word},
-    plain::special,
+    plain::Kernel,
     reader::Text,
     reason::{Reason, Refusal},
     routing::{Level, check_key, check_proto},
-    text::unescape,
+    simd::Simd,
 };
+use seen::{HELD_BYTES_MAX, Seen, What};
 use smallvec::SmallVec;
 use std::{collections::HashSet, hash::BuildHasher};
-
-/// Longest name of a tool, as written, that is given out.
-const HELD_BYTES_MAX: usize = 4_096;
 
 /// A reply that is being read.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct Reply {
 #[derive(Clone, Copy, Debug)]
 enum Token {
     None,
-    Text { key: bool, escaped: bool },
+    Text { key: bool },
     Number(Number),
     Word(&'static [u8]),
 }
@@ -57,37 +57,6 @@ struct Open {
     /// Its number, and how many keys it has had.
     number: u32,
     keys: usize,
-}
-
-/// What a value means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Message,
-    Version,
-    Id,
-    Result,
-    IsError,
-    Tools,
-    Tool,
-    Name,
-    Error,
-    Code,
-    /// What a tool returned: any key may stand in it.
-    Data,
-    /// What this version of the protocol does not know: `__proto__` is refused in it.
-    Unknown,
-}
-
-/// What was read of the message.
-#[derive(Debug, Default)]
-struct Seen {
-    version: bool,
-    id: Option<Vec<u8>>,
-    result: bool,
-    error: bool,
-    code: Option<i64>,
-    is_tool_error: bool,
-    tools: Option<Vec<Tool>>,
 }
 
 #[derive(Debug, Default)]
@@ -119,10 +88,18 @@ impl Reply {
         let utf8 = self.utf8.push(piece);
         utf8.map_err(|valid| Refusal::new(Reason::Encoding, self.at + valid))?;
         let mut rest = piece;
-        while let Some(&byte) = rest.first() {
+        loop {
+            if matches!(self.token, Token::None) {
+                let blank = Simd::space(rest, 0);
+                self.at += blank;
+                rest = rest.get(blank..).unwrap_or_default();
+            }
+            let Some(&byte) = rest.first() else {
+                return Ok(());
+            };
             let taken = match self.token {
-                Token::Text { .. } => self.text(rest),
-                Token::Number(number) => self.number(number, byte),
+                Token::Text { key } => self.text(key, rest),
+                Token::Number(number) => self.number(number, rest),
                 Token::Word(word) => self.word(word, byte),
                 Token::None => self.between(byte).map(|()| 1),
             };
@@ -130,7 +107,16 @@ impl Reply {
             self.at += taken;
             rest = rest.get(taken..).unwrap_or_default();
         }
-        Ok(())
+    }
+
+    /// How many bytes were read.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Whether the reply is complete: only white space may follow.
+    pub fn is_whole(&self) -> bool {
+        self.next == Next::Nothing
     }
 
     /// What has passed, now that nothing more comes.
@@ -148,32 +134,12 @@ impl Reply {
             });
         }
         let seen = std::mem::take(&mut self.seen);
-        if !seen.version {
-            return refused(Reason::Version);
-        }
-        let kind = match (seen.result, seen.error) {
-            (true, false) if seen.id.as_deref().is_none_or(|id| id == b"null") => {
-                return refused(Reason::IdType);
-            }
-            (true, false) => Kind::Result,
-            (false, true) => match seen.code {
-                Some(code) => Kind::Error(code),
-                None => return refused(Reason::ErrorType),
-            },
-            _ => return refused(Reason::Shape),
-        };
-        Ok(Passed {
-            kind,
-            id: seen.id,
-            is_tool_error: seen.is_tool_error,
-            tools: seen.tools,
-        })
+        seen.passed().or_else(refused)
     }
 
-    /// A byte between tokens.
+    /// A byte between tokens, no white space.
     fn between(&mut self, byte: u8) -> Result<(), Reason> {
         match (self.next, byte) {
-            (_, b' ' | b'\n' | b'\r' | b'\t') => Ok(()),
             (Next::Nothing, _) => Err(Reason::Trailing),
             (Next::Colon, b':') => {
                 self.next = Next::Value;
@@ -199,22 +165,12 @@ impl Reply {
             (b',', true) => self.next = Next::Key,
             (b',', false) => {
                 self.next = Next::Value;
-                self.what = self.element();
+                self.what = What::element_of(self.open.last().map(|open| open.what));
             }
             (b'}', true) | (b']', false) => self.close(),
             _ => return Err(Reason::Syntax),
         }
         Ok(())
-    }
-
-    /// What an element of the innermost array is.
-    fn element(&self) -> What {
-        match self.open.last().map(|open| open.what) {
-            Some(What::Tools) => What::Tool,
-            // A result that is no object has no level of the protocol's own.
-            Some(What::Unknown | What::Version | What::Result) => What::Unknown,
-            _ => What::Data,
-        }
     }
 
     /// The first byte of a value.
@@ -276,7 +232,7 @@ impl Reply {
         } else {
             Next::ValueOrEnd
         };
-        self.what = self.element();
+        self.what = What::element_of(self.open.last().map(|open| open.what));
         Ok(())
     }
 
@@ -303,16 +259,13 @@ impl Reply {
 
     fn hold_text(&mut self, key: bool) {
         self.held.clear();
-        self.token = Token::Text {
-            key,
-            escaped: false,
-        };
+        self.token = Token::Text { key };
     }
 
     /// Keeps what is written where somebody wants it.
     fn hold(&mut self, bytes: &[u8]) {
         let wanted = match (self.token, self.what) {
-            (Token::Text { key: true, .. }, _) => true,
+            (Token::Text { key: true }, _) => true,
             (_, What::Version | What::Id | What::Code | What::IsError | What::Name) => {
                 // What is longer fits nothing.
                 self.held.len() <= HELD_BYTES_MAX
@@ -325,7 +278,7 @@ impl Reply {
     }
 
     /// More of a string; how many bytes of it.
-    fn text(&mut self, rest: &[u8]) -> Result<usize, Reason> {
+    fn text(&mut self, key: bool, rest: &[u8]) -> Result<usize, Reason> {
         if !self.escape.is_empty() {
             let byte = rest.first().copied().unwrap_or_default();
             // A pair's second half may be missing where the string goes on: the byte decides.
@@ -336,39 +289,55 @@ impl Reply {
             }
             return Ok(1);
         }
-        let (end, _) = special(rest, 0);
-        self.hold(rest.get(..end).unwrap_or_default());
-        let Token::Text { key, escaped } = self.token else {
-            return Err(Reason::Syntax);
-        };
+        let (Ok(end) | Err(end)) = Simd::piece(rest, 0);
+        let read = rest.get(..end).unwrap_or_default();
         match rest.get(end) {
-            None => return Ok(end),
+            // Most keys come in one piece, of which no copy is needed.
+            Some(b'"') if key && self.held.is_empty() => self.key(read)?,
+            Some(b'"') if key => {
+                self.hold(read);
+                let held = std::mem::take(&mut self.held);
+                self.key(&held)?;
+                self.held = held;
+            }
+            Some(b'"') => {
+                self.hold(read);
+                self.scalar(true, self.at + end + 1)?;
+            }
+            None => {
+                self.hold(read);
+                return Ok(end);
+            }
             Some(b'\\') => {
-                self.token = Token::Text { key, escaped: true };
+                self.hold(read);
                 self.escape.push(b'\\');
             }
-            Some(b'"') if key => self.key(escaped)?,
-            Some(b'"') => self.scalar(true, self.at + end + 1)?,
             Some(_) => return Err(Reason::ControlCharacter),
         }
         Ok(end + 1)
     }
 
-    fn number(&mut self, number: Number, byte: u8) -> Result<usize, Reason> {
-        if let Some(number) = number.with(byte) {
-            self.hold(&[byte]);
-            self.token = Token::Number(number);
-            return Ok(1);
+    /// More of a number; how many bytes of it.
+    fn number(&mut self, mut number: Number, rest: &[u8]) -> Result<usize, Reason> {
+        let mut taken = 0;
+        while let Some(longer) = rest.get(taken).and_then(|&byte| number.with(byte)) {
+            number = longer;
+            taken += 1;
         }
+        self.hold(rest.get(..taken).unwrap_or_default());
+        self.token = Token::Number(number);
+        if taken == rest.len() {
+            return Ok(taken);
+        }
+        // The next byte belongs to what follows.
         if !number.is_whole() {
             return Err(Reason::Syntax);
         }
         if self.what == What::Id && !self.held.iter().all(|&b| b == b'-' || b.is_ascii_digit()) {
             return Err(Reason::IdType);
         }
-        // The byte belongs to what follows.
-        self.scalar(false, self.at)?;
-        Ok(0)
+        self.scalar(false, self.at + taken)?;
+        Ok(taken)
     }
 
     fn word(&mut self, word: &'static [u8], byte: u8) -> Result<usize, Reason> {
@@ -386,45 +355,16 @@ impl Reply {
     /// A string, number or word has ended.
     fn scalar(&mut self, string: bool, end: usize) -> Result<(), Reason> {
         let held = std::mem::take(&mut self.held);
-        let seen = &mut self.seen;
-        match self.what {
-            What::Version => seen.version = string && held == b"2.0",
-            What::Id => {
-                let quotes = if string { 2 } else { 0 };
-                if held.len() + quotes > ID_BYTES_MAX {
-                    return Err(Reason::IdTooLong);
-                }
-                seen.id = Some(if string {
-                    [b"\"", &held[..], b"\""].concat()
-                } else {
-                    held
-                });
-            }
-            What::Code => {
-                let code = std::str::from_utf8(&held).unwrap_or_default();
-                seen.code = code.parse().ok().filter(|_| !string);
-            }
-            What::IsError => seen.is_tool_error = !string && held == b"true",
-            What::Name => {
-                let fits = string && held.len() <= HELD_BYTES_MAX;
-                let name = std::str::from_utf8(&held).ok().filter(|_| fits);
-                let name = name.and_then(unescape).map(|name| name.into_owned());
-                let tools = seen.tools.iter_mut().flatten();
-                if let Some(tool) = tools.last() {
-                    tool.name = name;
-                }
-            }
-            _ => {}
-        }
+        self.seen.scalar(self.what, string, held)?;
         self.ended(self.what, end);
         Ok(())
     }
 
     /// A key has ended: what its value will be.
-    fn key(&mut self, escaped: bool) -> Result<(), Reason> {
-        let held = std::mem::take(&mut self.held);
+    fn key(&mut self, raw: &[u8]) -> Result<(), Reason> {
+        let escaped = raw.contains(&b'\\');
         let text = Text {
-            raw: &held,
+            raw,
             escaped,
             at: self.at,
         };
@@ -452,26 +392,7 @@ impl Reply {
             _ => Ok(()),
         }
         .map_err(|refusal| refusal.reason())?;
-        self.what = match (object.what, &*meant) {
-            (What::Message, b"jsonrpc") => What::Version,
-            (What::Message, b"id") => What::Id,
-            (What::Message, b"result") => {
-                self.seen.result = true;
-                What::Result
-            }
-            (What::Message, b"error") => {
-                self.seen.error = true;
-                What::Error
-            }
-            (What::Message, b"method" | b"params") => return Err(Reason::Shape),
-            (What::Result, b"isError") => What::IsError,
-            (What::Result, b"tools") => What::Tools,
-            (What::Tool, b"name") => What::Name,
-            (What::Error, b"code") => What::Code,
-            (What::Message | What::Unknown | What::Version, _) => What::Unknown,
-            _ => What::Data,
-        };
-        self.held = held;
+        self.what = self.seen.key(object.what, &meant)?;
         self.token = Token::None;
         self.next = Next::Colon;
         Ok(())

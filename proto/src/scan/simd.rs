@@ -29,6 +29,10 @@ impl Kernel for Simd {
         Plain::string(bytes, from)
     }
 
+    fn piece(bytes: &[u8], from: usize) -> Result<usize, usize> {
+        Plain::piece(bytes, from)
+    }
+
     #[inline(always)]
     fn space(bytes: &[u8], from: usize) -> usize {
         Plain::space(bytes, from)
@@ -41,7 +45,18 @@ impl Kernel for Simd {
     fn string(bytes: &[u8], from: usize) -> Option<StringEnd> {
         match x86::short(bytes, from) {
             Some(end) => Some(end),
-            None => x86::long(bytes, from),
+            None => x86::long(bytes, from).ok(),
+        }
+    }
+
+    #[inline(always)]
+    fn piece(bytes: &[u8], from: usize) -> Result<usize, usize> {
+        match x86::short(bytes, from) {
+            Some(end) => Ok(end.at()),
+            None => match x86::long(bytes, from) {
+                Ok(end) => Ok(end.at()),
+                Err(upto) => Plain::piece(bytes, upto),
+            },
         }
     }
 
@@ -140,14 +155,15 @@ mod x86 {
         }
     }
 
-    /// The end of any string.
+    /// The end of any string; `Err` is how far it was read without a fault and without an open escape, not always as far
+    /// as it could be.
     #[inline(never)]
-    pub(super) fn long(bytes: &[u8], from: usize) -> Option<StringEnd> {
+    pub(super) fn long(bytes: &[u8], from: usize) -> Result<StringEnd, usize> {
         if is_x86_feature_detected!("avx2") && bytes.len() >= BLOCK && from <= bytes.len() {
             // SAFETY: the machine has AVX2, the bytes are a block or more, and `from` is not behind them.
             return unsafe { avx2(bytes, from) };
         }
-        Plain::string(bytes, from)
+        Plain::string(bytes, from).ok_or(from)
     }
 
     /// Bytes that are looked at together.
@@ -237,7 +253,7 @@ mod x86 {
     /// # Safety
     /// The machine has AVX2; `bytes` are at least [`BLOCK`], and `from` is at most their length.
     #[target_feature(enable = "avx2")]
-    unsafe fn avx2(bytes: &[u8], from: usize) -> Option<StringEnd> {
+    unsafe fn avx2(bytes: &[u8], from: usize) -> Result<StringEnd, usize> {
         let last = bytes.len() - BLOCK;
         let mut at = from;
         let mut wide = Block(_mm256_setzero_si256(), _mm256_setzero_si256());
@@ -255,7 +271,7 @@ mod x86 {
                 }
                 let upto = stops ^ stops.wrapping_sub(1);
                 let wide = wide.mask() | (block.mask() & upto) != 0;
-                return Some(StringEnd::new(stop, wide, false));
+                return Ok(StringEnd::new(stop, wide, false));
             }
             wide = wide.or(block);
             at += BLOCK;
@@ -273,7 +289,11 @@ mod x86 {
     /// As for [`avx2`].
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn with_escapes(bytes: &[u8], mut at: usize, mut wide: bool) -> Option<StringEnd> {
+    unsafe fn with_escapes(
+        bytes: &[u8],
+        mut at: usize,
+        mut wide: bool,
+    ) -> Result<StringEnd, usize> {
         let last = bytes.len() - BLOCK;
         let mut escaped_string = false;
         // 1 when the last byte of the block before is a backslash that is not escaped itself.
@@ -291,6 +311,7 @@ mod x86 {
             let backslash = mask(block.equal(b'\\'));
             let control = mask(block.control());
             let mut escaped = 0;
+            let open = carried;
             if backslash | carried != 0 {
                 (escaped, carried) = escaped_bytes(backslash, carried);
                 quote &= !escaped;
@@ -303,27 +324,45 @@ mod x86 {
             escaped &= upto;
             if escaped != 0 {
                 if escaped & !mask(block.escapable()) != 0 {
-                    return None;
+                    return Err(between_escapes(at, open, paired));
                 }
                 let mut unicode = escaped & mask(block.equal(b'u'));
                 while unicode != 0 {
                     let u = at + unicode.trailing_zeros() as usize;
                     unicode &= unicode - 1;
-                    if u != paired && text::escape(bytes, u - 1)?.1 == PAIR {
-                        paired = u + PAIR / 2;
+                    if u == paired {
+                        continue;
+                    }
+                    match text::escape(bytes, u - 1) {
+                        Some((_, PAIR)) => paired = u + PAIR / 2,
+                        Some(_) => {}
+                        None => return Err(between_escapes(at, open, paired)),
                     }
                 }
             }
             if stops != 0 {
                 let stop = at + stops.trailing_zeros() as usize;
                 let end = StringEnd::new(stop, wide, escaped_string);
-                return (bytes.get(stop) == Some(&b'"')).then_some(end);
+                return match bytes.get(stop) {
+                    Some(b'"') => Ok(end),
+                    _ => Err(between_escapes(at, open, paired)),
+                };
             }
             at += BLOCK;
             if at >= bytes.len() {
-                return None;
+                return Err(bytes.len() - carried as usize);
             }
         }
+    }
+
+    /// Where reading may begin again for the block at `at`: before the escape or pair that reaches into it.
+    #[cold]
+    fn between_escapes(at: usize, open: u64, paired: usize) -> usize {
+        if paired >= at {
+            // The backslash of the pair's first half; `paired` is the `u` of its second.
+            return paired.saturating_sub(PAIR / 2 + 1);
+        }
+        at - open as usize
     }
 
     /// Which bytes of a block a backslash escapes, and whether one is open at its end. `carried` is 1 when the first
@@ -361,6 +400,7 @@ mod tests {
         let wide = fast.is_some_and(|end| end.wide());
         let plain = plain.map(|end| StringEnd::new(end.at(), end.wide() || wide, end.escaped()));
         assert_eq!(fast, plain, "{:?} from {from}", alone.escape_ascii());
+        assert_eq!(Simd::piece(alone, from), Plain::piece(alone, from));
         assert_eq!(Simd::space(alone, from), Plain::space(alone, from));
         if fast.is_none() {
             assert!(fault(alone, from).1 <= alone.len());

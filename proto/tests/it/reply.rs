@@ -130,4 +130,33 @@ proptest! {
         }
         agrees(&bytes, length);
     }
+
+    #[test]
+    fn long_strings_mean_the_same_in_pieces_longer_than_a_vector(
+        picks in proptest::collection::vec((0usize..100, 1usize..80), 1..30),
+        key in any::<bool>(),
+        length in 60usize..400,
+    ) {
+        let text: String = picks
+            .iter()
+            .map(|&(n, times)| match FAULTS.get(n) {
+                Some(fault) => fault.to_string(),
+                None => TEXTS[n % TEXTS.len()].repeat(times),
+            })
+            .collect();
+        let result = if key { format!(r#"{{"{text}":1}}"#) } else { format!(r#"{{"a":"{text}"}}"#) };
+        agrees(format!(r#"{{"jsonrpc":"2.0","id":7,"result":{result}}}"#).as_bytes(), length);
+    }
 }
+
+/// What a long string is made of, and what none may hold.
+const TEXTS: &[&str] = &[
+    "a",
+    "\\\\",
+    "\\n",
+    "\\ud83d\\ude00",
+    "\\u4e16",
+    "世",
+    "\\\"",
+];
+const FAULTS: &[&str] = &["\\ud83d", "\\ude00", "\u{1}", "\\x"];
