@@ -365,7 +365,7 @@ async fn shut_down(
     let mut bounds = gate
         .views
         .load()
-        .map(|view| view.bounds.clone())
+        .map(|view| (*view.bounds).clone())
         .unwrap_or_default();
     if at_once {
         (bounds.drain_delay, bounds.drain_timeout) = (Duration::ZERO, Duration::ZERO);

@@ -54,7 +54,7 @@ pub struct View {
     /// Resources of the log that cannot be put in force on this node.
     pub unresolved: Arc<[Unresolved]>,
     /// Bounds in force.
-    pub bounds: Bounds,
+    pub bounds: Arc<Bounds>,
     /// Accepted `Host` values beyond loopback names and the listeners' addresses, lower case, without port.
     pub hosts: Vec<String>,
     /// Accepted `Origin` values beyond those of accepted hosts, e.g. `https://app.example.com`.

@@ -206,10 +206,7 @@ pub(super) fn shortened(hash: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{
-        bounds::Bounds,
-        view::{Binding, HttpTarget, Origin},
-    };
+    use crate::view::{Binding, HttpTarget, Origin};
     use proto::id::{GrantId, ServerName};
     use std::time::Duration;
 
@@ -264,7 +261,7 @@ pub(super) mod tests {
             servers: [(server.name.clone(), server.clone())]
                 .into_iter()
                 .collect(),
-            bounds: Bounds::default(),
+            bounds: Arc::default(),
             hosts: Vec::new(),
             origins: Vec::new(),
         }

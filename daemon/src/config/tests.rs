@@ -67,7 +67,7 @@ fn an_empty_file_is_a_configuration_of_defaults() {
     assert_eq!(settings.reload_interval, Some(Duration::from_secs(1)));
     assert!(settings.runtimes >= 1 && settings.admin.unix.is_some());
     assert!(!settings.secret.configured);
-    assert_eq!(loaded.view.bounds, crate::bounds::Bounds::default());
+    assert_eq!(*loaded.view.bounds, crate::bounds::Bounds::default());
     assert!(load("servers:\nbounds:\naudit: # nothing\ngrants:\nlisteners:\n").is_ok());
 }
 

@@ -60,10 +60,10 @@ pub fn check(gate: &Gate, asked: &Asked, elements: usize) -> Result<(), Answer> 
 /// Runs a batch. Its elements have audit lines of their own; the recorder given serves the first.
 pub async fn run(
     core: Rc<Core>,
-    mut asked: Asked,
+    mut asked: Box<Asked>,
     body: &Bytes,
     elements: Vec<Envelope<'_>>,
-    recorder: Recorder,
+    recorder: Box<Recorder>,
 ) -> Response<Out> {
     let asks = elements.iter().any(|element| element.kind == Kind::Request);
     let pieces: Vec<Bytes> = elements

@@ -4,6 +4,7 @@ use super::{inspect, paced::Busy, relay::Ride};
 use crate::upstream::{Body, alarm::Alarm};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use proto::scan::reply::Reply;
 use std::{
     cell::RefCell,
     pin::Pin,
@@ -23,6 +24,9 @@ pub struct Out {
     kind: OutKind,
     _busy: Option<Busy>,
 }
+
+/// A whole body of no more than this many bytes is as good as sent.
+const SHORT_MAX: usize = 64 << 10;
 
 pub enum OutKind {
     /// All of it.
@@ -52,7 +56,7 @@ impl Out {
     /// that lets nothing through (an HTTP/2 window of zero) would hold its connection for ever.
     pub fn while_busy(mut self, busy: Busy, h2: bool) -> Self {
         let gone = match &mut self.kind {
-            OutKind::Full(bytes) => bytes.as_ref().is_none_or(|bytes| bytes.len() <= COPY_MAX),
+            OutKind::Full(bytes) => bytes.as_ref().is_none_or(|bytes| bytes.len() <= SHORT_MAX),
             OutKind::Json(json) => {
                 match h2 {
                     true => json.watch(),
@@ -96,7 +100,7 @@ impl http_body::Body for Out {
     }
 }
 
-/// A JSON reply that passes while a bounded copy is kept for the settlement.
+/// A JSON reply that is read for the settlement as it passes.
 pub struct JsonBody {
     state: Rc<RefCell<State>>,
     deadline: Instant,
@@ -107,10 +111,6 @@ pub struct JsonBody {
     watch: Option<tokio::task::JoinHandle<()>>,
 }
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "made once a reply, and almost always the large one"
-)]
 enum State {
     Passing(Passing),
     Over,
@@ -119,26 +119,32 @@ enum State {
 
 struct Passing {
     body: Body,
-    ride: Ride,
-    copy: Option<Vec<u8>>,
-    tries: u8,
+    ride: Box<Ride>,
+    reading: Reading,
 }
 
-/// A reply longer than this is no error that refunds: it stays charged.
-const COPY_MAX: usize = 64 << 10;
-/// How often an unfinished copy may be read, so that a drip-fed reply costs no more than this many scans.
-const TRIES_MAX: u8 = 8;
+/// How far a reply is read whose settlement depends on it.
+enum Reading {
+    /// Not begun.
+    Ahead,
+    /// It comes in pieces.
+    Pieces(Box<Reply>),
+    /// Read, refused, or not asked for.
+    Done,
+}
 
 impl JsonBody {
     /// Lets a reply pass; `inspected` where its settlement depends on it.
-    pub fn new(body: Body, inspected: bool, ride: Ride) -> Self {
+    pub fn new(body: Body, inspected: bool, ride: Box<Ride>) -> Self {
         let deadline = ride.plan.deadline;
-        let copy = (inspected && ride.recorder.holds()).then(Vec::new);
+        let reading = match inspected && ride.recorder.holds() {
+            true => Reading::Ahead,
+            false => Reading::Done,
+        };
         let passing = Passing {
             body,
             ride,
-            copy,
-            tries: 0,
+            reading,
         };
         Self {
             state: Rc::new(RefCell::new(State::Passing(passing))),
@@ -231,31 +237,28 @@ impl State {
 impl Passing {
     /// Settles before the last bytes leave, so that a client's next call finds the refund made.
     fn inspect(&mut self, chunk: &[u8]) {
-        let (ride, Some(copy)) = (&mut self.ride, &mut self.copy) else {
-            return;
-        };
-        if copy.len() + chunk.len() > COPY_MAX || self.tries >= TRIES_MAX {
-            self.copy = None;
-            return;
-        }
-        let ends = chunk.trim_ascii_end().last() == Some(&b'}');
-        if ends {
-            self.tries += 1;
-        }
-        // Most replies come in one piece, of which no copy is needed.
-        let alone = copy.is_empty() && ends;
-        if !alone {
-            copy.extend_from_slice(chunk);
-        }
-        let whole = if alone { chunk } else { &copy[..] };
-        let outcome = ends.then(|| inspect::outcome(whole, ride)).flatten();
-        match outcome {
-            Some(outcome) => {
-                ride.recorder.settle(outcome);
-                self.copy = None;
+        let ride = &mut self.ride;
+        let mut reply = match std::mem::replace(&mut self.reading, Reading::Done) {
+            Reading::Done => return,
+            Reading::Pieces(reply) => reply,
+            Reading::Ahead => {
+                // Most replies come in one piece, and are read as fast as a request is.
+                let whole = chunk.trim_ascii_end().ends_with(b"}");
+                if let Some(outcome) = whole.then(|| inspect::outcome(chunk, ride)).flatten() {
+                    ride.recorder.settle(outcome);
+                    return;
+                }
+                Box::new(Reply::new(&ride.plan.scan))
             }
-            None if alone => copy.extend_from_slice(chunk),
-            None => {}
+        };
+        // What is refused, or longer than any reply that is held whole, stays charged.
+        if reply.push(chunk).is_err() || reply.position() > ride.plan.reply_bytes {
+            return;
+        }
+        if !reply.is_whole() {
+            self.reading = Reading::Pieces(reply);
+        } else if let Some(outcome) = inspect::outcome_in_pieces(*reply, ride) {
+            ride.recorder.settle(outcome);
         }
     }
 }

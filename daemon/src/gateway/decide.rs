@@ -30,7 +30,8 @@ use std::sync::Arc;
 /// Why a grant from the log is refused while the cluster is silent.
 const STALE: &str = "This node has not heard from its cluster lately whether this grant still holds; no limit was reached";
 
-/// Proof that a request was judged and may go upstream. Only this module can make one; only it can be forwarded.
+/// Proof that a request was judged and may go upstream. Only this module can make one; only it can be forwarded. Boxed,
+/// as [`Recorder`] is.
 #[derive(Debug)]
 pub struct Admitted {
     pub(super) request: Request,
@@ -72,7 +73,7 @@ pub async fn decide(
     asked: &Asked,
     message: Message<'_>,
     recorder: &mut Recorder,
-) -> Result<Admitted, Answer> {
+) -> Result<Box<Admitted>, Answer> {
     recorder.message(message.envelope, message.batch_index);
     let decided = judge(gate, asked, message, recorder).await;
     let took_ns = recorder.decided().saturating_sub(asked.read_ns);
@@ -85,7 +86,7 @@ async fn judge(
     asked: &Asked,
     message: Message<'_>,
     recorder: &mut Recorder,
-) -> Result<Admitted, Answer> {
+) -> Result<Box<Admitted>, Answer> {
     let Message {
         envelope,
         ref bytes,
@@ -212,7 +213,7 @@ async fn judge(
         headers: upstream_headers(headers, era, session.as_deref()),
         deadline: timed.then_some(plan.deadline),
     };
-    Ok(Admitted {
+    Ok(Box::new(Admitted {
         request,
         server: binding.server.clone(),
         session,
@@ -220,7 +221,7 @@ async fn judge(
         places,
         plan,
         _judged: Judged,
-    })
+    }))
 }
 
 /// Judges the opening (GET) or the end (DELETE) of a session's stream: sessions of the legacy era only.
@@ -229,7 +230,7 @@ pub fn decide_stream(
     asked: &Asked,
     verb: Method,
     recorder: &mut Recorder,
-) -> Result<Admitted, Answer> {
+) -> Result<Box<Admitted>, Answer> {
     super::scan::check_headers(&asked.headers)?;
     let Asked {
         caller,
@@ -315,7 +316,7 @@ pub fn decide_stream(
     let plan = Plan::new(What::Stream, None, Era::Legacy, caller, binding, &view);
     recorder.decided();
     let server = binding.server.clone();
-    Ok(Admitted {
+    Ok(Box::new(Admitted {
         request,
         server,
         session: Some(session),
@@ -323,7 +324,7 @@ pub fn decide_stream(
         places,
         plan,
         _judged: Judged,
-    })
+    }))
 }
 
 /// Whether a grant still stands after its call had to wait: a view that revokes it may have come into force meanwhile.

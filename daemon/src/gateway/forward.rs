@@ -12,9 +12,9 @@ use proto::{limit::Outcome, mcp::Era};
 /// Forwards, and says what came back and what rides with it.
 pub async fn forward(
     core: &Core,
-    admitted: Admitted,
-    mut recorder: Recorder,
-) -> Result<(Response, Ride), (Answer, Recorder)> {
+    admitted: Box<Admitted>,
+    mut recorder: Box<Recorder>,
+) -> Result<(Response, Box<Ride>), (Answer, Box<Recorder>)> {
     let began_ns = recorder.read_ns();
     let Admitted {
         request,
@@ -24,7 +24,7 @@ pub async fn forward(
         places,
         plan,
         ..
-    } = admitted;
+    } = *admitted;
     let id = plan.id.clone();
     recorder.forwarding();
     let sent = async {
@@ -78,14 +78,14 @@ pub async fn forward(
     match sent {
         Ok(reply) => Ok((
             reply,
-            Ride {
+            Box::new(Ride {
                 recorder,
                 plan,
                 session,
                 opening,
                 _places: places,
                 gate: core.gate.clone(),
-            },
+            }),
         )),
         Err(error) => {
             recorder.settle(if error.unsent {
@@ -108,8 +108,8 @@ pub async fn forward(
 /// DELETE: the session ends here whatever its upstream says of it.
 pub async fn end_session(
     core: &Core,
-    admitted: Admitted,
-    mut recorder: Recorder,
+    admitted: Box<Admitted>,
+    mut recorder: Box<Recorder>,
 ) -> HttpResponse<Out> {
     let session = admitted.session.clone();
     let tell = session

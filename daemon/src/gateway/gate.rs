@@ -112,7 +112,7 @@ pub struct Core {
 
 impl Core {
     /// Bounds in force.
-    pub fn bounds(&self) -> Bounds {
+    pub fn bounds(&self) -> Arc<Bounds> {
         self.gate
             .views
             .load()
@@ -150,7 +150,7 @@ pub struct Asked {
 
 impl Asked {
     /// Begins a record, with its place in the audit's queue if there is one to be had in time.
-    pub async fn recorder(&mut self, gate: &Gate, verb: &'static str) -> Recorder {
+    pub async fn recorder(&mut self, gate: &Gate, verb: &'static str) -> Box<Recorder> {
         let mut slot = gate.audit.try_slot();
         if slot.is_none() {
             slot = gate.audit.slot(self.view.bounds.audit_wait).await.ok();

@@ -77,7 +77,7 @@ pub fn identify(
     memory: &Memory,
     server: &str,
     parts: &mut Parts,
-) -> Result<Asked, Answer> {
+) -> Result<Box<Asked>, Answer> {
     let now = clock::now();
     let view = gate.views.load().ok_or_else(super::decide::no_view)?;
     check_head(&view.bounds, parts)?;
@@ -85,7 +85,7 @@ pub fn identify(
     let read_ns = clock::boot_ns();
     gate.metrics
         .stage(Stage::Identify, read_ns.saturating_sub(now.boot_ns));
-    Ok(Asked {
+    Ok(Box::new(Asked {
         caller,
         headers: std::mem::take(&mut parts.headers),
         ends,
@@ -93,7 +93,7 @@ pub fn identify(
         arrived: now,
         now,
         read_ns,
-    })
+    }))
 }
 
 /// The caller of `/mcp/<server>`.

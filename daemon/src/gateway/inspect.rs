@@ -6,7 +6,7 @@ use http::StatusCode;
 use proto::{
     limit::Outcome,
     mcp::{self, Era},
-    scan::{self, Body, Envelope, From, Kind, Value, tools},
+    scan::{self, Body, From, Kind, Value, reply::Reply, tools},
 };
 
 /// What an HTTP status alone says; `None` where the body decides.
@@ -19,22 +19,22 @@ pub fn outcome_of_status(status: StatusCode) -> Option<Outcome> {
     }
 }
 
-fn outcome_of_message(message: &Envelope<'_>) -> Outcome {
-    match message.kind {
+fn outcome_of(kind: Kind, is_tool_error: bool) -> Outcome {
+    match kind {
         Kind::Error(-32700 | -32600 | -32601 | -32602 | -32022..=-32020) => Outcome::Rejected,
         Kind::Error(_) => Outcome::RpcError,
-        _ if message.is_tool_error => Outcome::ToolError,
+        _ if is_tool_error => Outcome::ToolError,
         _ => Outcome::Acted,
     }
 }
 
-fn answers(message: &Envelope<'_>, id: Option<&[u8]>) -> bool {
+fn answers(kind: Kind, theirs: Option<&[u8]>, ours: Option<&[u8]>) -> bool {
     let same = |a: &[u8], b: &[u8]| {
         a == b
             || matches!((Value::new(a).as_str(), Value::new(b).as_str()), (Some(a), Some(b)) if a == b)
     };
-    matches!(message.kind, Kind::Result | Kind::Error(_))
-        && match (message.id, id) {
+    matches!(kind, Kind::Result | Kind::Error(_))
+        && match (theirs, ours) {
             (Some(theirs), Some(ours)) => same(theirs, ours),
             _ => false,
         }
@@ -43,11 +43,18 @@ fn answers(message: &Envelope<'_>, id: Option<&[u8]>) -> bool {
 /// The outcome that a whole JSON reply means; `None` when these bytes are no reply (yet).
 pub fn outcome(bytes: &[u8], ride: &Ride) -> Option<Outcome> {
     match scan::read(bytes, &ride.plan.scan, From::Server) {
-        Ok(Body::One(message)) if answers(&message, ride.plan.id.as_deref()) => {
-            Some(outcome_of_message(&message))
+        Ok(Body::One(message)) if answers(message.kind, message.id, ride.plan.id.as_deref()) => {
+            Some(outcome_of(message.kind, message.is_tool_error))
         }
         _ => None,
     }
+}
+
+/// The same of a reply that came in pieces and is complete.
+pub fn outcome_in_pieces(reply: Reply, ride: &Ride) -> Option<Outcome> {
+    let passed = reply.finish().ok()?;
+    let ours = answers(passed.kind, passed.id.as_deref(), ride.plan.id.as_deref());
+    ours.then(|| outcome_of(passed.kind, passed.is_tool_error))
 }
 
 /// Judges one message of a reply: settles, begins the session, filters the list. `Some` = forward these bytes instead.
@@ -63,10 +70,11 @@ pub fn message(bytes: &[u8], ride: &mut Ride) -> Result<Option<Bytes>, String> {
         }
         _ => return Ok(None),
     };
-    let final_reply = answers(&message, ride.plan.id.as_deref());
+    let final_reply = answers(message.kind, message.id, ride.plan.id.as_deref());
     if final_reply {
         ride.plan.answered = true;
-        ride.recorder.settle(outcome_of_message(&message));
+        ride.recorder
+            .settle(outcome_of(message.kind, message.is_tool_error));
         if let (Kind::Result, Some(opening)) = (message.kind, ride.opening.take()) {
             let result = message.result.map(Value::new);
             let version = result

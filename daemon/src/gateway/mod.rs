@@ -74,7 +74,7 @@ pub async fn handle(
         Method::DELETE => {
             let mut recorder = asked.recorder(&core.gate, "DELETE").await;
             match decide::decide_stream(&core.gate, &asked, Method::DELETE, &mut recorder) {
-                Ok(admitted) => forward::end_session(core, admitted, recorder).await,
+                Ok(admitted) => Box::pin(forward::end_session(core, admitted, recorder)).await,
                 Err(answer) => recorder.answer(answer),
             }
         }
@@ -86,14 +86,19 @@ pub async fn handle(
 }
 
 /// A whole body: one message, or (2025-03-26 alone) a batch.
-async fn post(core: &Rc<Core>, mut asked: Asked, body: Bytes, recorder: Recorder) -> Response<Out> {
+async fn post(
+    core: &Rc<Core>,
+    mut asked: Box<Asked>,
+    body: Bytes,
+    recorder: Box<Recorder>,
+) -> Response<Out> {
     match scan::read(&core.gate, &mut asked, &body) {
         Ok(Body::One(envelope)) => {
             let message = Message::alone(&envelope, body.clone());
             decide_and_forward(core, &asked, message, recorder).await
         }
         Ok(Body::Batch(elements)) => match batch::check(&core.gate, &asked, elements.len()) {
-            Ok(()) => batch::run(core.clone(), asked, &body, elements, recorder).await,
+            Ok(()) => Box::pin(batch::run(core.clone(), asked, &body, elements, recorder)).await,
             Err(answer) => recorder.answer(answer),
         },
         Err(answer) => recorder.answer(answer),
@@ -105,7 +110,7 @@ async fn decide_and_forward(
     core: &Core,
     asked: &Asked,
     message: Message<'_>,
-    mut recorder: Recorder,
+    mut recorder: Box<Recorder>,
 ) -> Response<Out> {
     match decide::decide(&core.gate, asked, message, &mut recorder).await {
         Ok(admitted) => forward_and_relay(core, admitted, recorder).await,
@@ -114,7 +119,11 @@ async fn decide_and_forward(
 }
 
 /// Only what was admitted can be forwarded; what rides with the reply settles and records at its end.
-async fn forward_and_relay(core: &Core, admitted: Admitted, recorder: Recorder) -> Response<Out> {
+async fn forward_and_relay(
+    core: &Core,
+    admitted: Box<Admitted>,
+    recorder: Box<Recorder>,
+) -> Response<Out> {
     match forward::forward(core, admitted, recorder).await {
         Ok((reply, ride)) => relay::relay(reply, ride).await,
         Err((answer, recorder)) => recorder.answer(answer),

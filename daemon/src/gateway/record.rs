@@ -20,9 +20,10 @@ use proto::{
 use std::{net::IpAddr, sync::Arc};
 
 /// The record of one request in the making. Dropping it writes it: there is no other way to write one, and none not to.
+/// Boxed, since every stage hands it to the next: moved by value it would be copied each time.
 #[derive(Debug)]
 pub struct Recorder {
-    /// Boxed, since it changes hands often; it is there until it is written.
+    /// There until it is written.
     record: Option<Box<Record>>,
     slot: Option<Slot>,
     metrics: Arc<Metrics>,
@@ -46,7 +47,7 @@ impl Recorder {
         metrics: &Arc<Metrics>,
         slot: Option<Slot>,
         arrived: Now,
-    ) -> Self {
+    ) -> Box<Self> {
         let record = Box::new(Record {
             request,
             unix_ms: arrived.unix_ms,
@@ -75,7 +76,7 @@ impl Recorder {
             bytes_out: 0,
             limits: Vec::new(),
         });
-        Self {
+        Box::new(Self {
             record: Some(record),
             slot,
             metrics: metrics.clone(),
@@ -85,7 +86,7 @@ impl Recorder {
             relayed_ns: None,
             forwarded: false,
             tickets: None,
-        }
+        })
     }
 
     fn line(&mut self) -> &mut Record {
@@ -167,7 +168,7 @@ impl Recorder {
         }
     }
     /// Ends the request with the gateway's own answer.
-    pub fn answer(mut self, answer: Answer) -> Response<Out> {
+    pub fn answer(mut self: Box<Self>, answer: Answer) -> Response<Out> {
         self.answered(&answer);
         answer.into_response()
     }

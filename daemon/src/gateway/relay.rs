@@ -147,10 +147,10 @@ impl Plan {
     }
 }
 
-/// What rides with a reply to its end: dropping it settles, records and frees.
+/// What rides with a reply to its end: dropping it settles, records and frees. Boxed, as [`Recorder`] is.
 #[derive(Debug)]
 pub struct Ride {
-    pub(super) recorder: Recorder,
+    pub(super) recorder: Box<Recorder>,
     pub(super) plan: Plan,
     pub(super) session: Option<Arc<Session>>,
     pub(super) opening: Option<Opening>,
@@ -160,7 +160,7 @@ pub struct Ride {
 }
 
 /// Relays a reply.
-pub async fn relay(reply: upstream::Response, mut ride: Ride) -> Response<Out> {
+pub async fn relay(reply: upstream::Response, mut ride: Box<Ride>) -> Response<Out> {
     let (parts, body) = reply.into_parts();
     let status = parts.status;
     ride.recorder.status(status.as_u16(), status.as_u16());
@@ -252,7 +252,7 @@ pub async fn relay(reply: upstream::Response, mut ride: Ride) -> Response<Out> {
     }
     let whole = inspected && (decoder.is_some() || !matches!(ride.plan.what, What::Other));
     if whole {
-        return hold(status, head, body, decoder, ride).await;
+        return Box::pin(hold(status, head, body, decoder, ride)).await;
     }
     respond(
         status,
@@ -267,7 +267,7 @@ async fn hold(
     mut head: HeaderMap,
     body: Body,
     decoder: Option<Decoder>,
-    mut ride: Ride,
+    mut ride: Box<Ride>,
 ) -> Response<Out> {
     let deadline = tokio::time::Instant::from_std(ride.plan.deadline);
     let bytes = match tokio::time::timeout_at(
@@ -342,14 +342,14 @@ async fn collect(
 
 impl Ride {
     /// Ends the exchange with the gateway's own answer.
-    pub(super) fn answer(mut self, answer: Answer) -> Response<Out> {
+    pub(super) fn answer(mut self: Box<Self>, answer: Answer) -> Response<Out> {
         let upstream = self.recorder.upstream_status();
         self.recorder.answered(&answer);
         self.recorder.status(answer.status.as_u16(), upstream);
         answer.into_response()
     }
     /// Ends the exchange because the upstream's reply cannot be judged: fails closed.
-    pub(super) fn broken(self, detail: &str) -> Response<Out> {
+    pub(super) fn broken(self: Box<Self>, detail: &str) -> Response<Out> {
         tracing::warn!(request = %self.recorder.request(), server = %self.plan.server, detail, "upstream's reply was refused");
         let id = self.plan.id.clone();
         let message = "The reply of the server behind the gateway was refused";
@@ -369,7 +369,7 @@ impl Ride {
             Phase::Ended
         }
     }
-    fn finish(mut self, bytes: Bytes) -> Bytes {
+    fn finish(mut self: Box<Self>, bytes: Bytes) -> Bytes {
         self.recorder.settle(Outcome::Acted);
         self.recorder.sent(bytes.len());
         self.recorder.complete();

@@ -48,7 +48,7 @@ const UNHEARD_MAX: u32 = 32;
 type Out = Sender<Result<Bytes, Cut>>;
 
 /// Relays an event stream to its end, whichever it is.
-pub async fn run(body: Body, decoder: Option<Decoder>, mut ride: Ride, out: Out) {
+pub async fn run(body: Body, decoder: Option<Decoder>, mut ride: Box<Ride>, out: Out) {
     let session = ride.session.clone();
     let counted = matches!(ride.plan.what, What::Stream);
     let end = pump(body, decoder, &mut ride, &out).await;

@@ -106,7 +106,7 @@ impl Pool {
             let fresh = reused.is_none();
             let mut link = match reused {
                 Some(link) => link,
-                None => timeout_at(deadline, self.connect(&route.origin, bounds))
+                None => timeout_at(deadline, Box::pin(self.connect(&route.origin, bounds)))
                     .await
                     .map_err(|_| timeout())??,
             };

@@ -80,6 +80,35 @@ fn eight_clients_at_once_get_exactly_max_between_them() {
 }
 
 #[test]
+fn a_failure_of_any_length_is_refunded_as_it_passes() {
+    let (upstream, token) = (upstream(), new_token());
+    let gate = Gate::before(
+        &upstream,
+        &inline("p", &limited(2, &["tool_error"])),
+        &[("g", &token, "p")],
+        "",
+    );
+    let client = gate.client("s", &token);
+    // With escapes in it, and as long as many reads of a socket.
+    let long = "it \"failed\"\n世界\u{1f600} ".repeat(12_000);
+    for _ in 0..4 {
+        let reply = client.call("fail", json!({ "message": long }));
+        assert_eq!(reply.message()["result"]["isError"], true);
+        assert_eq!(reply.message()["result"]["content"][0]["text"], long);
+    }
+    // What did not fail stays charged.
+    for _ in 0..2 {
+        let reply = client.call("echo", json!({ "text": long }));
+        assert_eq!(reply.denial(), None);
+        assert_ne!(reply.message()["result"]["isError"], true);
+    }
+    assert_eq!(
+        client.call("echo", json!({})).denial().as_deref(),
+        Some("limit")
+    );
+}
+
+#[test]
 fn rejections_are_refunded_and_doubts_are_not() {
     let (upstream, token) = (upstream(), new_token());
     let gate = Gate::before(

@@ -118,7 +118,7 @@ impl Resolver<'_> {
             unresolved: Arc::default(),
             grants,
             servers,
-            bounds,
+            bounds: Arc::new(bounds),
             hosts,
             origins,
         };
