@@ -8,7 +8,7 @@ import subprocess
 
 from . import calls
 from .install import ECHO_MODULE, find
-from .process import Failed
+from .process import START_SECONDS_MAX, Failed
 
 # More than a run can use: no connection is closed for its number of requests.
 MANY = 1_000_000_000
@@ -228,8 +228,12 @@ def tollgate_config(rig, name, upstream_url, listeners, policies, audit, routes=
     return path
 
 
-def tollgate(rig, on, upstream_port, certs, binary, name="tollgate", policies=None, audit=True, routes=None, grants=1):
-    """One gateway with one runtime; unless told otherwise all of it: policy with conditions, limits, audit to a file, metrics."""
+def tollgate(rig, on, upstream_port, certs, binary, name="tollgate", policies=None, audit=True, routes=None, grants=1,
+             under=(), seconds_max=START_SECONDS_MAX):
+    """One gateway with one runtime; unless told otherwise all of it: policy with conditions, limits, audit to a file, metrics.
+
+    `under` is a command that runs it, such as valgrind; it may take longer to start then.
+    """
     plain, tls = rig.port(), rig.port()
     listeners = [{"address": f"127.0.0.1:{plain}"}]
     if certs:
@@ -237,5 +241,6 @@ def tollgate(rig, on, upstream_port, certs, binary, name="tollgate", policies=No
     routes = routes or ROUTES
     policies = policies or {server: calls.POLICY for server in routes}
     path = tollgate_config(rig, name, f"http://127.0.0.1:{upstream_port}", listeners, policies, audit, routes, grants=grants)
-    server = rig.start(name, [binary, "serve", "--config", path], on, (plain, tls) if certs else (plain,), quiet=not audit)
+    server = rig.start(name, [*under, binary, "serve", "--config", path], on, (plain, tls) if certs else (plain,), quiet=not audit,
+                       seconds_max=seconds_max)
     return Target(name, [server], plain, tls)

@@ -24,6 +24,7 @@ PACKAGES = {
     "redis-server": "redis-server",
     "g++": "g++",
     "simdjson": "libsimdjson-dev",
+    "valgrind": "valgrind",
 }
 # Those that are no programs: what must be there.
 FILES = {"echo": [ECHO_MODULE], "lua": LUA_MODULES, "lua-redis": [LUA_REDIS], "simdjson": [SIMDJSON]}
