@@ -102,6 +102,20 @@ pub(super) fn escape(bytes: &[u8]) -> Result<bool, Reason> {
     Ok(true)
 }
 
+/// How many bytes at the end are the beginning of a character that may go on.
+fn begun(bytes: &[u8]) -> usize {
+    let tail = bytes.len() - bytes.len().min(3);
+    let lead = |&(_, byte): &(usize, &u8)| *byte >= 0xc0;
+    let Some((from, _)) = bytes.iter().enumerate().skip(tail).rfind(lead) else {
+        return 0;
+    };
+    let end = bytes.get(from..).unwrap_or_default();
+    match std::str::from_utf8(end) {
+        Err(e) if e.error_len().is_none() => end.len(),
+        _ => 0,
+    }
+}
+
 /// UTF-8 in pieces.
 #[derive(Debug, Default)]
 pub(super) struct Utf8 {
@@ -130,7 +144,9 @@ impl Utf8 {
                 Err(_) => return Err(0),
             }
         }
-        if simdutf8::basic::from_utf8(rest).is_ok() {
+        let (whole, begun) = rest.split_at(rest.len() - begun(rest));
+        if simdutf8::basic::from_utf8(whole).is_ok() {
+            self.cut.extend_from_slice(begun);
             return Ok(());
         }
         let Err(e) = std::str::from_utf8(rest) else {
