@@ -4,7 +4,11 @@ use proto::{
     policy::{Policy, Verdict},
     scan::{self, From},
 };
-use std::{cell::RefCell, hint::black_box, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    hint::black_box,
+    time::Duration,
+};
 use tollgate_benches::{
     bodies::{alike, bounds, names, sample},
     policies::{self, Unused, of_conditions, of_tools},
@@ -14,6 +18,8 @@ use crate::inside::{CALL_BYTES, Decider, Ends, Gateway, SMALL, TOKEN};
 
 /// Calls before the counted ones.
 const WARM_CALLS: usize = 300;
+/// Tools of one policy that are called in turn.
+const NAMES_MAX: usize = 400;
 /// Before a decision without quota is made again.
 const LEASE_PAUSE: Duration = Duration::from_millis(2);
 /// What a gateway does on its runtime: reading, deciding, the upstream's connection, answering.
@@ -45,7 +51,7 @@ pub fn all() -> Vec<Case> {
     cases.push(case("1,024 keys", || read(alike(1_024).1, From::Client)));
     for tools in [10, 10_000] {
         let name = format!("policy of {tools} tools, conditions and limits");
-        let make = move || judge(of_tools(tools), "full_1");
+        let make = move || judge(of_tools(tools), conditioned(tools));
         cases.push(Case {
             name,
             make: Box::new(make),
@@ -54,7 +60,7 @@ pub fn all() -> Vec<Case> {
     }
     for conditions in [1, 50] {
         let name = format!("policy of {conditions} conditions");
-        let make = move || judge(of_conditions(conditions), "conditional");
+        let make = move || judge(of_conditions(conditions), vec!["conditional".into()]);
         cases.push(Case {
             name,
             make: Box::new(make),
@@ -148,10 +154,20 @@ fn read(body: Vec<u8>, from: From) -> Work {
     }
 }
 
-fn judge(policy: Policy, tool: &'static str) -> Work {
+/// Tools with conditions and limits. One after the other is called, or how lucky the seed of the table's hash is with one
+/// name would be counted over and over.
+fn conditioned(tools: usize) -> Vec<String> {
+    let count = tools.div_ceil(3).min(NAMES_MAX);
+    (0..count).map(|n| format!("full_{n}")).collect()
+}
+
+fn judge(policy: Policy, tools: Vec<String>) -> Work {
+    let next = Cell::new(0);
     Work {
         bytes: policies::ARGUMENTS.len(),
         call: Box::new(move || {
+            let tool = &tools[next.get() % tools.len()];
+            next.set(next.get() + 1);
             let verdict = black_box(policy.evaluate(&policies::call(tool), &Unused));
             assert!(
                 matches!(verdict, Verdict::Admit { .. }),
