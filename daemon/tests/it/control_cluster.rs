@@ -12,8 +12,9 @@ use tempfile::TempDir;
 
 /// The server `s`, the policy `q` and the grant `of-file` in every node's files.
 fn files(upstream: &str, own: &Token) -> String {
+    // Waiting for a grant asks with it over and over.
     format!(
-        "servers:\n  s: {{ url: {upstream} }}\npolicies:\n{}grants:\n  - id: of-file\n    token_sha256: {}\n    servers: {{ s: q }}\n",
+        "bounds: {{ failed_tokens_minute: 100000 }}\nservers:\n  s: {{ url: {upstream} }}\npolicies:\n{}grants:\n  - id: of-file\n    token_sha256: {}\n    servers: {{ s: q }}\n",
         inline(
             "q",
             &json!({ "version": "1", "default": "allow", "tools": {} })
