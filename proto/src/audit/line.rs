@@ -2,228 +2,147 @@
 
 use super::{
     KEYS, LimitLine, Operation, Record, Rejection, Suppressed, TEXT_BYTES, bounded, bounded_again,
+    json::{self, Hex128},
 };
 use crate::{limit::Settled, mcp::Era, time::rfc3339};
-use serde::{Serialize, Serializer};
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
+
+/// Appends a field, or one that is there only sometimes; its key is a literal, which nobody has to escape.
+macro_rules! field {
+    ($out:ident, $key:literal, if $value:expr) => {
+        if let Some(value) = $value {
+            field!($out, $key, value);
+        }
+    };
+    ($out:ident, $key:literal, $value:expr) => {{
+        $out.extend_from_slice(concat!(",\"", $key, "\":").as_bytes());
+        json::Value::write(&$value, $out);
+    }};
+}
+
+/// Appends the beginning of a line: which event, and when.
+macro_rules! begin {
+    ($out:ident, $event:literal, $unix_ms:expr) => {{
+        $out.extend_from_slice(concat!("{\"event\":\"", $event, "\"").as_bytes());
+        field!($out, "time", *rfc3339($unix_ms));
+    }};
+}
+
+/// The end of a line.
+const END: &[u8] = b"}\n";
+
+fn text(text: &str) -> Cow<'_, str> {
+    bounded(text, TEXT_BYTES)
+}
 
 impl Record {
     /// Appends the record as one line of JSON, LF included.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        append(
-            out,
-            &Line {
-                event: "request",
-                time: rfc3339(self.unix_ms),
-                request: Hex128(self.request.0),
-                source: self.source,
-                grant: bounded(&self.grant, TEXT_BYTES),
-                label: self.label.as_deref().map(|s| bounded(s, TEXT_BYTES)),
-                session: self.session.as_deref().map(|s| bounded(s, TEXT_BYTES)),
-                server: bounded(&self.server, TEXT_BYTES),
-                era: self.era.map(|era| match era {
-                    Era::Modern => "modern",
-                    Era::Legacy => "legacy",
-                }),
-                verb: self.verb,
-                method: self.method.as_deref().map(bounded_again),
-                tool: self.tool.as_deref().map(bounded_again),
-                batch_index: self.batch_index,
-                decision: self.decision,
-                code: self.code,
-                rule: self.rule.as_deref().map(|s| bounded(s, TEXT_BYTES)),
-                policy: self.policy.as_ref().map(|(name, revision)| PolicyLine {
-                    name: bounded(name, TEXT_BYTES),
-                    revision,
-                }),
-                argument_keys: &self.argument_keys[..self.argument_keys.len().min(KEYS)],
-                status: self.status,
-                upstream_status: self.upstream_status,
-                side: self.side,
-                end: self.end,
-                latency_us: self.latency_us,
-                decide_us: self.decide_us,
-                bytes_in: self.bytes_in,
-                bytes_out: self.bytes_out,
-                limits: self.limits.iter().map(ChargeLine::from).collect(),
-            },
-        );
+        begin!(out, "request", self.unix_ms);
+        field!(out, "request", Hex128(self.request.0));
+        field!(out, "source", if self.source);
+        field!(out, "grant", *text(&self.grant));
+        field!(out, "label", if self.label.as_deref().map(text));
+        field!(out, "session", if self.session.as_deref().map(text));
+        field!(out, "server", *text(&self.server));
+        field!(out, "era", if self.era.map(era));
+        field!(out, "verb", *self.verb);
+        field!(out, "method", if self.method.as_deref().map(bounded_again));
+        field!(out, "tool", if self.tool.as_deref().map(bounded_again));
+        field!(out, "batch_index", if self.batch_index.map(u64::from));
+        field!(out, "decision", *self.decision);
+        field!(out, "code", if self.code);
+        field!(out, "rule", if self.rule.as_deref().map(text));
+        if let Some((name, revision)) = &self.policy {
+            out.extend_from_slice(b",\"policy\":{\"name\":");
+            json::Value::write(&*text(name), out);
+            field!(out, "revision", **revision);
+            out.push(b'}');
+        }
+        let keys = &self.argument_keys[..self.argument_keys.len().min(KEYS)];
+        if !keys.is_empty() {
+            out.extend_from_slice(b",\"argument_keys\":");
+            json::list(out, keys, |key, out| json::Value::write(&**key, out));
+        }
+        field!(out, "status", u64::from(self.status));
+        field!(out, "upstream_status", if self.upstream_status.map(u64::from));
+        field!(out, "side", if self.side);
+        field!(out, "end", *self.end);
+        field!(out, "latency_us", self.latency_us);
+        field!(out, "decide_us", self.decide_us);
+        field!(out, "bytes_in", self.bytes_in);
+        field!(out, "bytes_out", self.bytes_out);
+        if !self.limits.is_empty() {
+            out.extend_from_slice(b",\"limits\":");
+            json::list(out, &self.limits, charge);
+        }
+        out.extend_from_slice(END);
+    }
+}
+
+fn charge(line: &LimitLine, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"identity\":");
+    json::Value::write(&Hex128(line.identity), out);
+    field!(out, "window", line.window);
+    field!(out, "amount", line.amount);
+    field!(out, "settled", *settled(line.settled));
+    out.push(b'}');
+}
+
+fn era(era: Era) -> &'static str {
+    match era {
+        Era::Modern => "modern",
+        Era::Legacy => "legacy",
+    }
+}
+
+fn settled(settled: Settled) -> &'static str {
+    match settled {
+        Settled::Charged => "charged",
+        Settled::Refunded => "refunded",
+        Settled::RefundBound => "refund_bound",
     }
 }
 
 impl Rejection {
     /// Appends the rejection as one line of JSON, LF included.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            event: &'static str,
-            time: String,
-            reason: &'static str,
-            source: IpAddr,
-            path: &'a str,
-            status: u16,
-        }
-        append(
-            out,
-            &Line {
-                event: "rejected",
-                time: rfc3339(self.unix_ms),
-                reason: self.reason,
-                source: self.source,
-                path: &self.path,
-                status: self.status,
-            },
-        );
+        begin!(out, "rejected", self.unix_ms);
+        field!(out, "reason", *self.reason);
+        field!(out, "source", self.source);
+        field!(out, "path", *self.path);
+        field!(out, "status", u64::from(self.status));
+        out.extend_from_slice(END);
     }
 }
 
 impl Operation {
     /// Appends the operation as one line of JSON, LF included.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            event: &'static str,
-            time: String,
-            by: Cow<'a, str>,
-            action: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            target: Option<Cow<'a, str>>,
-            outcome: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            version: Option<u64>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            detail: Option<Cow<'a, str>>,
-        }
-        append(
-            out,
-            &Line {
-                event: "admin",
-                time: rfc3339(self.unix_ms),
-                by: bounded(&self.by, TEXT_BYTES),
-                action: self.action,
-                target: self.target.as_deref().map(|s| bounded(s, TEXT_BYTES)),
-                outcome: self.outcome,
-                version: self.version,
-                detail: self.detail.as_deref().map(|s| bounded(s, TEXT_BYTES)),
-            },
-        );
+        begin!(out, "admin", self.unix_ms);
+        field!(out, "by", *text(&self.by));
+        field!(out, "action", *self.action);
+        field!(out, "target", if self.target.as_deref().map(text));
+        field!(out, "outcome", *self.outcome);
+        field!(out, "version", if self.version);
+        field!(out, "detail", if self.detail.as_deref().map(text));
+        out.extend_from_slice(END);
     }
 }
 
 impl Suppressed {
     /// Appends the count as one line of JSON, LF included.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        #[derive(Serialize)]
-        struct Line {
-            event: &'static str,
-            time: String,
-            reason: &'static str,
-            suppressed: u64,
-        }
-        append(
-            out,
-            &Line {
-                event: "suppressed",
-                time: rfc3339(self.unix_s.saturating_mul(1_000)),
-                reason: self.reason,
-                suppressed: self.count,
-            },
-        );
-    }
-}
-
-fn append(out: &mut Vec<u8>, line: &impl Serialize) {
-    serde_json::to_writer(&mut *out, line)
-        .expect("invariant: plain structs of texts and integers are written to memory");
-    out.push(b'\n');
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    event: &'static str,
-    time: String,
-    request: Hex128,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<IpAddr>,
-    grant: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<Cow<'a, str>>,
-    server: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    era: Option<&'static str>,
-    verb: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tool: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batch_index: Option<u32>,
-    decision: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<PolicyLine<'a>>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    argument_keys: &'a [String],
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    side: Option<&'static str>,
-    end: &'static str,
-    latency_us: u64,
-    decide_us: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    limits: Vec<ChargeLine>,
-}
-
-#[derive(Serialize)]
-struct PolicyLine<'a> {
-    name: Cow<'a, str>,
-    revision: &'a str,
-}
-
-#[derive(Serialize)]
-struct ChargeLine {
-    identity: Hex128,
-    window: u64,
-    amount: u64,
-    settled: &'static str,
-}
-
-impl From<&LimitLine> for ChargeLine {
-    fn from(line: &LimitLine) -> Self {
-        Self {
-            identity: Hex128(line.identity),
-            window: line.window,
-            amount: line.amount,
-            settled: match line.settled {
-                Settled::Charged => "charged",
-                Settled::Refunded => "refunded",
-                Settled::RefundBound => "refund_bound",
-            },
-        }
-    }
-}
-
-/// 32 hexadecimal digits.
-struct Hex128(u128);
-
-impl Serialize for Hex128 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:032x}", self.0))
+        begin!(out, "suppressed", self.unix_s.saturating_mul(1_000));
+        field!(out, "reason", *self.reason);
+        field!(out, "suppressed", self.count);
+        out.extend_from_slice(END);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::*, *};
+    use super::super::*;
 
     fn record() -> Record {
         Record {

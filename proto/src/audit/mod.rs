@@ -1,5 +1,6 @@
 //! The audit line: what is recorded of one request, bounded and as JSON.
 
+mod json;
 mod line;
 
 use crate::{
