@@ -340,7 +340,7 @@ fn core(gate: Arc<Gate>, connections: Arc<Connections>, sockets: Vec<(TcpListene
         }
         let sweeping = async {
             loop {
-                tokio::time::sleep(SWEEP).await;
+                tokio::time::sleep(streamable_http::SWEEP).await;
                 core.http.sweep();
             }
         };

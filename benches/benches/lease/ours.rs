@@ -83,7 +83,7 @@ impl Node {
             .await
         {
             Ok(tickets) => {
-                tickets.settle(Outcome::Acted, now);
+                tickets.settle(Outcome::Acted, || now);
                 true
             }
             Err(_) => false,

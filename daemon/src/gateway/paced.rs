@@ -19,6 +19,7 @@ use tokio::{
 pub struct Requests {
     open: Cell<usize>,
     idle_since: Cell<Instant>,
+    head: Cell<Head>,
     /// When the reply that is being sent must be over.
     until: Cell<Option<Instant>>,
 }
@@ -28,9 +29,21 @@ impl Default for Requests {
         Self {
             open: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
+            // The first head is on the clock from the start: whoever connects has something to say.
+            head: Cell::new(Head::Since(Instant::now())),
             until: Cell::new(None),
         }
     }
+}
+
+/// How far the next request's head is.
+#[derive(Clone, Copy, Debug)]
+enum Head {
+    None,
+    /// Bytes of it came. Most heads come whole, so that the clock need not be read for them.
+    Begun,
+    /// And more are waited for since then.
+    Since(Instant),
 }
 
 /// Held while a request is being served: a connection is not idle then, however quiet it is.
@@ -40,6 +53,7 @@ impl Busy {
     /// Counts one more request.
     pub fn new(requests: &Rc<Requests>) -> Self {
         requests.open.set(requests.open.get() + 1);
+        requests.head.set(Head::None);
         Self(requests.clone())
     }
 
@@ -67,8 +81,6 @@ pub struct Paced<T> {
     busy: Rc<Requests>,
     head: Duration,
     idle: Duration,
-    /// When the first byte of the head that is being read came.
-    began: Option<Instant>,
     /// When a busy connection is looked at again.
     look: Option<Instant>,
     reading: Alarm,
@@ -78,14 +90,11 @@ pub struct Paced<T> {
 impl<T> Paced<T> {
     /// Watches over a connection.
     pub fn new(io: T, busy: Rc<Requests>, head: Duration, idle: Duration) -> Self {
-        // The first head is on the clock from the start: whoever connects has something to say.
-        let began = Some(Instant::now());
         Self {
             io,
             busy,
             head,
             idle,
-            began,
             look: None,
             reading: Alarm::default(),
             writing: None,
@@ -95,9 +104,8 @@ impl<T> Paced<T> {
     /// Ready when the peer has kept us waiting for too long: with an error for a slow head, in order for no head at all.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.busy.open.get() > 0 {
-            // Bodies have their own clock; the next head starts a new one. Nobody says when the last reply is gone, so
-            // the alarm stays set.
-            self.began = None;
+            // Bodies have their own clock. Nobody says when the last reply is gone, so the alarm stays set, through the
+            // requests that follow as well.
             let idle = self.idle;
             loop {
                 let look = *self.look.get_or_insert_with(|| Instant::now() + idle);
@@ -105,20 +113,20 @@ impl<T> Paced<T> {
                 self.look = None;
             }
         }
-        self.look = None;
-        match self.began {
-            Some(began) => {
-                ready!(self.reading.poll(cx, began + self.head));
-                Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the head came too slowly",
-                )))
-            }
-            None => {
+        let began = match self.busy.head.get() {
+            Head::None => {
                 let since = self.busy.idle_since.get();
-                self.reading.poll(cx, since + self.idle).map(Ok)
+                return self.reading.poll(cx, since + self.idle).map(Ok);
             }
-        }
+            Head::Begun => Instant::now(),
+            Head::Since(began) => began,
+        };
+        self.busy.head.set(Head::Since(began));
+        ready!(self.reading.poll(cx, began + self.head));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the head came too slowly",
+        )))
     }
 }
 
@@ -131,8 +139,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         let this = &mut *self;
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, buf) {
-            if buf.filled().len() > before && this.busy.open.get() == 0 && this.began.is_none() {
-                this.began = Some(Instant::now());
+            if buf.filled().len() > before
+                && this.busy.open.get() == 0
+                && let Head::None = this.busy.head.get()
+            {
+                this.busy.head.set(Head::Begun);
             }
             return Poll::Ready(read);
         }

@@ -221,7 +221,7 @@ impl Recorder {
         let Some(tickets) = self.tickets.take() else {
             return;
         };
-        let lines = tickets.settle(outcome, clock::now());
+        let lines = tickets.settle(outcome, clock::now);
         if lines.iter().any(|line| line.settled == Settled::Refunded) {
             self.server.refunded();
         }

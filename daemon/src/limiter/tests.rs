@@ -200,7 +200,7 @@ fn refused(index: usize, remaining: u64, retry_after_ms: Option<u64>) -> Refused
 /// Takes and commits.
 async fn admit(limiter: &Node, charge: Charge<'_>, now: Now) -> Result<(), Refused> {
     let tickets = limiter.reserve(&[charge], now).await?;
-    tickets.settle(Outcome::Acted, now);
+    tickets.settle(Outcome::Acted, || now);
     Ok(())
 }
 
@@ -312,7 +312,7 @@ fn an_amount_over_max_can_never_fit_and_zero_always_does() {
             Some(None)
         );
         let tickets = limiter.reserve(&[charge(&limit, 0)], START).await.unwrap();
-        assert!(tickets.settle(Outcome::Acted, START).is_empty());
+        assert!(tickets.settle(Outcome::Acted, || START).is_empty());
         let nothing = Arc::new(plain(2, 0));
         assert_eq!(
             admit(&limiter, charge(&nothing, 1), START).await,
@@ -336,7 +336,7 @@ fn a_call_is_charged_for_all_its_limits_or_for_none() {
                 .reserve(&both, START)
                 .await
                 .unwrap()
-                .settle(Outcome::Acted, START);
+                .settle(Outcome::Acted, || START);
         }
         for _ in 0..5 {
             let no = limiter.reserve(&both, START).await.err();
@@ -386,7 +386,7 @@ fn only_what_certainly_did_not_act_is_given_back_and_more_where_the_limit_says_s
             {
                 let before = charged(&limiter, &limit, START);
                 let tickets = limiter.reserve(&[charge(&limit, 3)], START).await.unwrap();
-                let lines = tickets.settle(outcome, START);
+                let lines = tickets.settle(outcome, || START);
                 let settled = if back {
                     Settled::Refunded
                 } else {
@@ -413,7 +413,7 @@ fn a_refund_makes_room_at_once_after_a_refusal() {
         let limiter = node(&[&limit]).await;
         let ticket = limiter.reserve(&[charge(&limit, 2)], START).await.unwrap();
         assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 1);
-        ticket.settle(Outcome::Unsent, START);
+        ticket.settle(Outcome::Unsent, || START);
         assert_eq!(admitted(&limiter, charge(&limit, 2), START).await.0, 1);
         assert_eq!(admitted(&limiter, charge(&limit, 1), START).await.0, 0);
     });
@@ -427,13 +427,13 @@ fn nothing_is_refunded_into_a_later_window() {
         let (before, after) = (later(59_000), later(60_000));
         let early = limiter.reserve(&[charge(&limit, 5)], before).await.unwrap();
         // The border alone is enough, whether or not the next window was entered.
-        let lines = early.settle(Outcome::Unsent, after);
+        let lines = early.settle(Outcome::Unsent, || after);
         assert_eq!(lines[0].settled, Settled::Charged);
         let early = limiter.reserve(&[charge(&limit, 5)], after).await.unwrap();
         let next = later(120_000);
         admit(&limiter, charge(&limit, 1), next).await.unwrap();
         assert_eq!(
-            early.settle(Outcome::Unsent, next)[0].settled,
+            early.settle(Outcome::Unsent, || next)[0].settled,
             Settled::Charged
         );
         assert_eq!(charged(&limiter, &limit, next), 1);
@@ -451,7 +451,7 @@ fn a_counter_gives_back_at_most_refund_max_in_a_window() {
         let limiter = node(&[&limit]).await;
         let settle = async |now| {
             let tickets = limiter.reserve(&[charge(&limit, 2)], now).await.unwrap();
-            tickets.settle(Outcome::Rejected, now)[0].settled
+            tickets.settle(Outcome::Rejected, || now)[0].settled
         };
         assert_eq!(settle(START).await, Settled::Refunded);
         assert_eq!(settle(START).await, Settled::RefundBound);
@@ -483,7 +483,7 @@ fn a_place_in_flight_is_freed_by_settling_and_by_dropping() {
         let second = take().await.unwrap();
         assert_eq!(take().await.err(), Some(refused(0, 0, None)));
         assert_eq!(limiter.show(&Filter::default(), START)[0].in_flight, 2);
-        assert!(first.settle(Outcome::Acted, START).is_empty());
+        assert!(first.settle(Outcome::Acted, || START).is_empty());
         drop(second);
         let held = [take().await.unwrap(), take().await.unwrap()];
         assert!(take().await.is_err());
@@ -689,7 +689,7 @@ fn without_the_ledger_a_limit_denies_as_unreachable_or_admits_max_more() {
         });
         let tickets = limiter.reserve(&[charge(&allow, 1)], START).await.unwrap();
         assert_eq!(
-            tickets.settle(Outcome::Unsent, START)[0].settled,
+            tickets.settle(Outcome::Unsent, || START)[0].settled,
             Settled::Refunded
         );
         let (calls, no) = admitted(&limiter, charge(&allow, 1), START).await;

@@ -86,18 +86,18 @@ impl Drop for Taking {
 
 impl Tickets {
     /// Settles every charge exactly once and says what became of each, in the order of the caller's list; in-flight
-    /// places are freed and not listed.
-    pub fn settle(mut self, outcome: Outcome, now: Now) -> SmallVec<[Charged; 4]> {
+    /// places are freed and not listed. The clock is read where something is given back.
+    pub fn settle(mut self, outcome: Outcome, now: impl Fn() -> Now) -> SmallVec<[Charged; 4]> {
         self.held.sort_by_key(|(index, _)| *index);
         self.held
             .into_iter()
-            .filter_map(|(_, held)| held.settle(outcome, now))
+            .filter_map(|(_, held)| held.settle(outcome, &now))
             .collect()
     }
 }
 
 impl Held {
-    fn settle(self, outcome: Outcome, now: Now) -> Option<Charged> {
+    fn settle(self, outcome: Outcome, now: &impl Fn() -> Now) -> Option<Charged> {
         let (limit, window, amount, settled) = match self {
             Held::Place(_) => return None,
             Held::Units {
@@ -112,7 +112,7 @@ impl Held {
                         let settled =
                             inner
                                 .holder
-                                .refund(&rate.bucket, ticket, limit.refund_max, now);
+                                .refund(&rate.bucket, ticket, limit.refund_max, now());
                         counter.came_back(rate, &inner);
                         settled
                     }
@@ -128,7 +128,7 @@ impl Held {
                 let (window, amount) = (outage.window, outage.amount);
                 let settled = match &counter.state {
                     State::Rate(rate) if refunds(&limit, outcome) => {
-                        rate.refund_outage(outage, now)
+                        rate.refund_outage(outage, now())
                     }
                     _ => Settled::Charged,
                 };

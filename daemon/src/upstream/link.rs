@@ -180,7 +180,7 @@ impl Reply {
         if let Some(list) = idle.get_mut(&*self.home.origin)
             && list.len() < self.home.idle_max
         {
-            list.push((link, Instant::now()));
+            list.push((link, 0));
         }
     }
 }

@@ -29,12 +29,17 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// Idle connections are dropped after this long: many servers close theirs after a little more.
-const IDLE_MAX: Duration = Duration::from_secs(20);
+/// How often idle connections are looked through.
+pub const SWEEP: Duration = Duration::from_secs(2);
+
+/// An idle connection is dropped by the sweep after this many, after 20 s: many servers close theirs after a little more.
+/// Counted instead of timed, so that a request reads no clock for it.
+const SWEEPS_MAX: u32 = 10;
 
 /// A TLS configuration and when it was made.
 type Trust = (Instant, Arc<ClientConfig>);
-pub(super) type Kept = HashMap<Arc<Origin>, Vec<(Link, Instant)>, RandomState>;
+/// Idle connections and how many sweeps each has idled through.
+pub(super) type Kept = HashMap<Arc<Origin>, Vec<(Link, u32)>, RandomState>;
 
 /// Connections may be shared by servers with the same scheme, authority and trust.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -160,23 +165,19 @@ impl Pool {
     fn take(&self, origin: &Origin) -> Option<Link> {
         let mut idle = self.idle.lock().ok()?;
         let list = idle.get_mut(origin)?;
-        loop {
-            let (link, since) = list.pop()?;
-            if since.elapsed() < IDLE_MAX {
-                return Some(link);
-            }
-        }
+        list.pop().map(|(link, _)| link)
     }
 
-    /// Drops connections that idled too long or that the upstream has closed.
+    /// Drops connections that idled too long or that the upstream has closed. To be called every [`SWEEP`].
     pub fn sweep(&self) {
         let Ok(mut idle) = self.idle.lock() else {
             return;
         };
         let mut unwoken = Context::from_waker(Waker::noop());
         idle.retain(|_, list| {
-            list.retain_mut(|(link, since)| {
-                since.elapsed() < IDLE_MAX && link.is_ready(&mut unwoken)
+            list.retain_mut(|(link, sweeps)| {
+                *sweeps += 1;
+                *sweeps < SWEEPS_MAX && link.is_ready(&mut unwoken)
             });
             !list.is_empty()
         });

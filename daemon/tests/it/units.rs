@@ -127,7 +127,7 @@ fn a_million_calls_of_one_unit_on_three_nodes_are_admitted_exactly() {
                         let now = clock::now();
                         match limiter.reserve(std::slice::from_ref(&charge), now).await {
                             Ok(tickets) => {
-                                let lines = tickets.settle(Outcome::Acted, now);
+                                let lines = tickets.settle(Outcome::Acted, || now);
                                 assert_eq!(lines.len(), 1);
                                 assert_eq!(lines[0].window, window.id(now.unix_ms));
                                 assert_eq!(lines[0].settled, Settled::Charged);

@@ -133,7 +133,7 @@ impl Decider {
         let mut unwoken = Context::from_waker(Waker::noop());
         match reserving.as_mut().poll(&mut unwoken) {
             Poll::Ready(Ok(tickets)) => {
-                black_box(tickets.settle(Outcome::Acted, now));
+                black_box(tickets.settle(Outcome::Acted, || now));
                 true
             }
             _ => false,

@@ -141,7 +141,7 @@ fn under_a_new_session_limits_are_defined_again_and_nothing_old_is_spent() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // Its row is dead: three units of it are lost until the window ends, and what was charged is not given back.
-        let lines = before.settle(Outcome::Unsent, START);
+        let lines = before.settle(Outcome::Unsent, || START);
         assert_eq!(lines[0].settled, Settled::Charged);
         assert_eq!(admitted(&node, charge(&limit, 1), START).await.0, 6);
         work.abort();
@@ -228,7 +228,7 @@ fn narrow_scopes_are_taken_first_and_a_refusal_names_the_callers_charge() {
         assert_eq!(in_order(&charges).as_slice(), [4, 3, 2, 1, 0]);
         for _ in 0..2 {
             let tickets = node.reserve(&charges, START).await.unwrap();
-            let lines = tickets.settle(Outcome::Acted, START);
+            let lines = tickets.settle(Outcome::Acted, || START);
             let order: Vec<u128> = lines.iter().map(|line| line.identity).collect();
             assert_eq!(order, [1, 2, 3, 4, 5], "as in the caller's list");
         }

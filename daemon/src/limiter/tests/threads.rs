@@ -12,7 +12,7 @@ fn eight_threads_are_admitted_exactly_max_calls_in_every_window() {
     let windows: [AtomicU64; 3] = Default::default();
     // A thread that is late with its clock is charged to the window that runs by then: the line says which.
     let book = |tickets: Tickets, outcome, now| {
-        for line in tickets.settle(outcome, now) {
+        for line in tickets.settle(outcome, || now) {
             if line.identity == 1 && line.settled != Settled::Refunded {
                 let window = line.window - MINUTE.id(START.unix_ms);
                 windows[window as usize].fetch_add(line.amount, Ordering::AcqRel);
