@@ -6,6 +6,7 @@ use super::{
     decide::Message,
     decide_and_forward,
     error::Answer,
+    headers,
     record::Recorder,
 };
 use crate::clock;
@@ -27,7 +28,7 @@ pub fn check(gate: &Gate, asked: &Asked, elements: usize) -> Result<(), Answer> 
     let (caller, bounds) = (&asked.caller, &asked.view.bounds);
     let id = asked
         .headers
-        .get("mcp-session-id")
+        .get(&headers::MCP_SESSION_ID)
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
     let session = gate
@@ -113,7 +114,7 @@ pub async fn run(
         HeaderValue::from_static("text/event-stream"),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers.insert(&headers::X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }
 

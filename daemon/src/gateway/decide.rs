@@ -3,12 +3,12 @@
 use super::{
     Asked, Gate,
     error::{Answer, RPC_GATEWAY},
+    headers,
     identify::{self, Caller},
     inflight::Places,
     judge::{judge_call, judge_method, take_places, turned_away},
     record::Recorder,
     relay::{Plan, What},
-    scan::rule_headers,
     session::{self, Opening, Session},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     view::{Origin, Server, Transport, View},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use proto::{
     limit::Outcome,
     mcp::{self, Era},
@@ -115,8 +115,12 @@ async fn judge(
         .and_then(|found| found.as_ref().ok())
         .cloned();
     let version = found.as_ref().and_then(|session| session.version.get());
-    let era = mcp::judge(envelope, &rule_headers(headers), version.map(|v| &**v))
-        .map_err(|violation| Answer::violation(&violation, id))?;
+    let era = mcp::judge(
+        envelope,
+        &headers::for_rules(headers),
+        version.map(|v| &**v),
+    )
+    .map_err(|violation| Answer::violation(&violation, id))?;
     recorder.era(era);
     let opens = era == Era::Legacy && envelope.method == "initialize";
     let session = match (era, opens) {
@@ -210,7 +214,7 @@ async fn judge(
             id: Bytes::copy_from_slice(id),
             progress_token: envelope.progress_token.map(Bytes::copy_from_slice),
         }),
-        headers: upstream_headers(headers, era, session.as_deref()),
+        headers: headers::up(headers, era, session.as_deref()),
         deadline: timed.then_some(plan.deadline),
     };
     Ok(Box::new(Admitted {
@@ -231,7 +235,7 @@ pub fn decide_stream(
     verb: Method,
     recorder: &mut Recorder,
 ) -> Result<Box<Admitted>, Answer> {
-    super::scan::check_headers(&asked.headers)?;
+    headers::check(&asked.headers)?;
     let Asked {
         caller,
         headers,
@@ -243,7 +247,7 @@ pub fn decide_stream(
     let at_ms = gate.freshness.expiry_ms(now);
     let grant = identify::look_up(&view, &caller.token, at_ms).map_err(identify::unauthorized)?;
     let binding = identify::binding(grant, &caller.server)?;
-    let version = rule_headers(headers).protocol_version;
+    let version = headers::for_rules(headers).protocol_version;
     if version.is_some_and(|version| mcp::MODERN.contains(&version)) {
         let message = "2026-07-28 has neither GET nor DELETE: POST subscriptions/listen instead";
         let answer = Answer::refuse(
@@ -310,7 +314,7 @@ pub fn decide_stream(
         verb,
         body: Bytes::new(),
         expects: None,
-        headers: upstream_headers(headers, Era::Legacy, Some(&session)),
+        headers: headers::up(headers, Era::Legacy, Some(&session)),
         deadline: None,
     };
     let plan = Plan::new(What::Stream, None, Era::Legacy, caller, binding, &view);
@@ -367,7 +371,10 @@ fn named_session(
     view: &View,
     now: Now,
 ) -> Option<Result<Arc<Session>, ()>> {
-    let id = headers.get("mcp-session-id")?.to_str().unwrap_or_default();
+    let id = headers
+        .get(&headers::MCP_SESSION_ID)?
+        .to_str()
+        .unwrap_or_default();
     Some(
         gate.sessions
             .find(id, &caller.grant.id, &caller.server, &view.bounds, now)
@@ -433,44 +440,4 @@ fn open_session(
             };
             Answer::overloaded(StatusCode::TOO_MANY_REQUESTS, id, label, seconds, message)
         })
-}
-
-/// The few headers that travel: everything else, the client's credentials above all, stays here.
-fn upstream_headers(client: &HeaderMap, era: Era, session: Option<&Session>) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(
-        header::ACCEPT,
-        HeaderValue::from_static("application/json, text/event-stream"),
-    );
-    let mut pass = |name: &HeaderName| {
-        if let Some(value) = client.get(name) {
-            headers.insert(name.clone(), value.clone());
-        }
-    };
-    pass(&HeaderName::from_static("mcp-protocol-version"));
-    pass(&HeaderName::from_static("traceparent"));
-    pass(&HeaderName::from_static("tracestate"));
-    match era {
-        Era::Modern => {
-            let mirrored = |name: &&HeaderName| {
-                matches!(name.as_str(), "mcp-method" | "mcp-name")
-                    || name.as_str().starts_with("mcp-param-")
-            };
-            client.keys().filter(mirrored).for_each(pass);
-        }
-        Era::Legacy => {
-            pass(&HeaderName::from_static("last-event-id"));
-            if let Some(upstream) = session.and_then(|session| session.upstream_id.get()) {
-                headers.insert("mcp-session-id", upstream.clone());
-            }
-            let negotiated = session.and_then(|session| session.version.get());
-            if let (false, Some(version)) =
-                (headers.contains_key("mcp-protocol-version"), negotiated)
-                && let Ok(value) = HeaderValue::from_str(version)
-            {
-                headers.insert("mcp-protocol-version", value);
-            }
-        }
-    }
-    headers
 }

@@ -1,8 +1,7 @@
 //! Stage 1: who calls? Refuses before a byte of the body is read.
 
-use super::{Asked, Ends, Gate, error::Answer, inflight::Load, memory::Memory};
+use super::{Asked, Ends, Gate, error::Answer, headers, inflight::Load, memory::Memory};
 use crate::{
-    bounds::Bounds,
     clock,
     metrics::{ServerMetrics, Stage},
     view::{Binding, Grant, View},
@@ -80,7 +79,7 @@ pub fn identify(
 ) -> Result<Box<Asked>, Answer> {
     let now = clock::now();
     let view = gate.views.load().ok_or_else(super::decide::no_view)?;
-    check_head(&view.bounds, parts)?;
+    headers::check_size(&parts.headers, &view.bounds)?;
     let caller = memory.caller(gate, &view, server, parts, ends, now)?;
     let read_ns = clock::boot_ns();
     gate.metrics
@@ -254,14 +253,14 @@ pub fn hash(token: &[u8]) -> TokenHash {
 pub fn check_origin(view: &View, parts: &Parts, local: SocketAddr) -> Result<(), Answer> {
     let host = match parts.uri.authority() {
         Some(authority) => Some(authority.as_str()),
-        None => single(&parts.headers, &header::HOST)?,
+        None => headers::single(&parts.headers, &header::HOST)?,
     };
     let host = host.ok_or_else(|| forbidden("host", "The request names no Host").closing())?;
     if !host_allowed(view, host, local) {
         let message = "This Host is not served here: add it to `hosts` in the configuration";
         return Err(forbidden("host", message).closing());
     }
-    let Some(origin) = single(&parts.headers, &header::ORIGIN)? else {
+    let Some(origin) = headers::single(&parts.headers, &header::ORIGIN)? else {
         return Ok(());
     };
     let authority = origin
@@ -294,49 +293,4 @@ fn host_allowed(view: &View, authority: &str, local: SocketAddr) -> bool {
     }
     host.parse::<IpAddr>()
         .is_ok_and(|ip| ip.is_loopback() || ip == local.ip().to_canonical())
-}
-
-/// A header that may come once at most, as text.
-pub fn single<'h>(
-    headers: &'h HeaderMap,
-    name: &header::HeaderName,
-) -> Result<Option<&'h str>, Answer> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let text = value.to_str();
-    if values.next().is_some() || text.is_err() {
-        let message = format!("The header {name} must come once, in visible ASCII");
-        return Err(Answer::refuse(
-            StatusCode::BAD_REQUEST,
-            None,
-            -32600,
-            "header_repeated",
-            &message,
-        )
-        .closing());
-    }
-    Ok(text.ok())
-}
-
-/// Bounds on heads that hyper leaves to us: field count and size over HTTP/2 as well.
-fn check_head(bounds: &Bounds, parts: &Parts) -> Result<(), Answer> {
-    let bytes: usize = parts
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    if parts.headers.len() > bounds.headers || bytes > bounds.header_bytes {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(Answer::refuse(
-            status,
-            None,
-            -32600,
-            "header_bytes",
-            "The request's head is too large",
-        )
-        .closing());
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@ mod decode;
 mod error;
 mod forward;
 mod gate;
+mod headers;
 mod identify;
 mod inflight;
 mod inspect;

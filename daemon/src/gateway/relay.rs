@@ -5,6 +5,7 @@ use super::{
     body::{JsonBody, Out, OutKind},
     decode::Decoder,
     error::Answer,
+    headers,
     identify::Caller,
     inflight::Places,
     inspect,
@@ -220,19 +221,19 @@ pub async fn relay(reply: upstream::Response, mut ride: Box<Ride>) -> Response<O
             return ride.broken(&detail);
         }
     };
-    let mut head = reply_headers(&parts.headers);
+    let mut head = headers::down(&parts.headers);
     if let (Some(session), Some(_)) = (&ride.session, &ride.opening) {
-        if let Some(theirs) = parts.headers.get("mcp-session-id") {
+        if let Some(theirs) = parts.headers.get(&headers::MCP_SESSION_ID) {
             let _ = session.upstream_id.set(theirs.clone());
         }
         if let (true, Ok(ours)) = (status.is_success(), HeaderValue::from_str(&session.id)) {
-            head.insert("mcp-session-id", ours);
+            head.insert(&headers::MCP_SESSION_ID, ours);
         }
     }
     if events && status.is_success() {
         head.remove(header::CONTENT_LENGTH);
         head.remove(header::CONTENT_ENCODING);
-        head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        head.insert(&headers::X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         let (sender, receiver) = mpsc::channel(8);
         if matches!(ride.plan.what, What::Stream)
@@ -246,7 +247,7 @@ pub async fn relay(reply: upstream::Response, mut ride: Box<Ride>) -> Response<O
     if body.is_end() {
         // Nobody would ask a body for what it announces not to have.
         if ride.opening.is_some() {
-            head.remove("mcp-session-id");
+            head.remove(&headers::MCP_SESSION_ID);
         }
         return respond(status, head, Out::full(ride.finish(Bytes::new())));
     }
@@ -290,7 +291,7 @@ async fn hold(
     };
     if bytes.is_empty() {
         if ride.opening.is_some() {
-            head.remove("mcp-session-id");
+            head.remove(&headers::MCP_SESSION_ID);
         }
         return respond(status, head, Out::full(ride.finish(Bytes::new())));
     }
@@ -313,7 +314,7 @@ async fn hold(
     head.remove(header::CONTENT_ENCODING);
     if ride.opening.is_some() {
         // The upstream refused to initialize: there is no session to name.
-        head.remove("mcp-session-id");
+        head.remove(&headers::MCP_SESSION_ID);
     }
     respond(status, head, Out::full(ride.finish(bytes)))
 }
@@ -382,25 +383,4 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Out) -> Response<Out> {
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
-}
-
-/// Of the upstream's headers these few reach the client; cookies, challenges and hop-by-hop headers do not.
-fn reply_headers(theirs: &HeaderMap) -> HeaderMap {
-    let mut ours = HeaderMap::with_capacity(6);
-    for (name, value) in theirs {
-        let pass = [
-            header::CONTENT_TYPE,
-            header::CONTENT_LENGTH,
-            header::CONTENT_ENCODING,
-            header::CACHE_CONTROL,
-        ]
-        .contains(name)
-            || *name == header::RETRY_AFTER
-            || *name == header::ALLOW
-            || (name.as_str().starts_with("mcp-") && name != "mcp-session-id");
-        if pass {
-            ours.append(name.clone(), value.clone());
-        }
-    }
-    ours
 }
