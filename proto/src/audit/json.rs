@@ -23,15 +23,20 @@ impl Value for str {
     }
 }
 
-impl Value for &str {
+impl Value for Cow<'_, str> {
     fn write(&self, out: &mut Vec<u8>) {
         str::write(self, out);
     }
 }
 
-impl Value for Cow<'_, str> {
+/// A word of the code, in which nothing has to be escaped.
+#[derive(Clone, Copy, Debug)]
+pub struct Word(pub &'static str);
+
+impl Value for Word {
     fn write(&self, out: &mut Vec<u8>) {
-        str::write(self, out);
+        debug_assert!(!self.0.bytes().any(must_be_escaped), "{}", self.0);
+        quoted(out, self.0.as_bytes());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     KEYS, LimitLine, Operation, Record, Rejection, Suppressed, TEXT_BYTES, bounded, bounded_again,
-    json::{self, Hex128},
+    json::{self, Hex128, Word},
 };
 use crate::{limit::Settled, mcp::Era, time::rfc3339};
 use std::borrow::Cow;
@@ -45,13 +45,13 @@ impl Record {
         field!(out, "label", if self.label.as_deref().map(text));
         field!(out, "session", if self.session.as_deref().map(text));
         field!(out, "server", *text(&self.server));
-        field!(out, "era", if self.era.map(era));
-        field!(out, "verb", *self.verb);
+        field!(out, "era", if self.era.map(era).map(Word));
+        field!(out, "verb", Word(self.verb));
         field!(out, "method", if self.method.as_deref().map(bounded_again));
         field!(out, "tool", if self.tool.as_deref().map(bounded_again));
         field!(out, "batch_index", if self.batch_index.map(u64::from));
-        field!(out, "decision", *self.decision);
-        field!(out, "code", if self.code);
+        field!(out, "decision", Word(self.decision));
+        field!(out, "code", if self.code.map(Word));
         field!(out, "rule", if self.rule.as_deref().map(text));
         if let Some((name, revision)) = &self.policy {
             out.extend_from_slice(b",\"policy\":{\"name\":");
@@ -66,8 +66,8 @@ impl Record {
         }
         field!(out, "status", u64::from(self.status));
         field!(out, "upstream_status", if self.upstream_status.map(u64::from));
-        field!(out, "side", if self.side);
-        field!(out, "end", *self.end);
+        field!(out, "side", if self.side.map(Word));
+        field!(out, "end", Word(self.end));
         field!(out, "latency_us", self.latency_us);
         field!(out, "decide_us", self.decide_us);
         field!(out, "bytes_in", self.bytes_in);
@@ -85,7 +85,7 @@ fn charge(line: &LimitLine, out: &mut Vec<u8>) {
     json::Value::write(&Hex128(line.identity), out);
     field!(out, "window", line.window);
     field!(out, "amount", line.amount);
-    field!(out, "settled", *settled(line.settled));
+    field!(out, "settled", Word(settled(line.settled)));
     out.push(b'}');
 }
 
@@ -108,7 +108,7 @@ impl Rejection {
     /// Appends the rejection as one line of JSON, LF included.
     pub fn write_line(&self, out: &mut Vec<u8>) {
         begin!(out, "rejected", self.unix_ms);
-        field!(out, "reason", *self.reason);
+        field!(out, "reason", Word(self.reason));
         field!(out, "source", self.source);
         field!(out, "path", *self.path);
         field!(out, "status", u64::from(self.status));
@@ -121,9 +121,9 @@ impl Operation {
     pub fn write_line(&self, out: &mut Vec<u8>) {
         begin!(out, "admin", self.unix_ms);
         field!(out, "by", *text(&self.by));
-        field!(out, "action", *self.action);
+        field!(out, "action", Word(self.action));
         field!(out, "target", if self.target.as_deref().map(text));
-        field!(out, "outcome", *self.outcome);
+        field!(out, "outcome", Word(self.outcome));
         field!(out, "version", if self.version);
         field!(out, "detail", if self.detail.as_deref().map(text));
         out.extend_from_slice(END);
@@ -134,7 +134,7 @@ impl Suppressed {
     /// Appends the count as one line of JSON, LF included.
     pub fn write_line(&self, out: &mut Vec<u8>) {
         begin!(out, "suppressed", self.unix_s.saturating_mul(1_000));
-        field!(out, "reason", *self.reason);
+        field!(out, "reason", Word(self.reason));
         field!(out, "suppressed", self.count);
         out.extend_from_slice(END);
     }
