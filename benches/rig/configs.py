@@ -200,6 +200,13 @@ backend exact
     return Target("haproxy", [server], plain, tls)
 
 
+def forward(rig, on, upstream_port, binary, name="hyper", under=(), seconds_max=START_SECONDS_MAX):
+    """The floor: hyper that forwards and does nothing else (`benches/src/bin/forward.rs`), without TLS."""
+    plain = rig.port()
+    server = rig.start(name, [*under, binary, str(plain), str(upstream_port)], on, (plain,), seconds_max=seconds_max)
+    return Target(name, [server], plain)
+
+
 def tollgate_config(rig, name, upstream_url, listeners, policies, audit, routes=None, cluster=None, grants=1):
     """A configuration file of a gateway; `policies` maps a server's name to a policy document.
 

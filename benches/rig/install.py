@@ -25,6 +25,7 @@ PACKAGES = {
     "g++": "g++",
     "simdjson": "libsimdjson-dev",
     "valgrind": "valgrind",
+    "perf": "linux-perf",
 }
 # Those that are no programs: what must be there.
 FILES = {"echo": [ECHO_MODULE], "lua": LUA_MODULES, "lua-redis": [LUA_REDIS], "simdjson": [SIMDJSON]}
