@@ -211,6 +211,7 @@ where
         line.busy.clone(),
         bounds.header_timeout,
         bounds.idle_timeout,
+        h2,
     ));
     let gate = core.gate.clone();
     let mut stopping = Stopping::new(&gate.drain);

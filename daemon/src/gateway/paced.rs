@@ -81,6 +81,8 @@ pub struct Paced<T> {
     busy: Rc<Requests>,
     head: Duration,
     idle: Duration,
+    /// HTTP/2: frames come at any time, and only the first head is on the clock.
+    framed: bool,
     /// When a busy connection is looked at again.
     look: Option<Instant>,
     reading: Alarm,
@@ -89,12 +91,13 @@ pub struct Paced<T> {
 
 impl<T> Paced<T> {
     /// Watches over a connection.
-    pub fn new(io: T, busy: Rc<Requests>, head: Duration, idle: Duration) -> Self {
+    pub fn new(io: T, busy: Rc<Requests>, head: Duration, idle: Duration, framed: bool) -> Self {
         Self {
             io,
             busy,
             head,
             idle,
+            framed,
             look: None,
             reading: Alarm::default(),
             writing: None,
@@ -140,6 +143,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, buf) {
             if buf.filled().len() > before
+                && !this.framed
                 && this.busy.open.get() == 0
                 && let Head::None = this.busy.head.get()
             {
@@ -202,5 +206,83 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
     }
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::timeout,
+    };
+
+    const SOON: Duration = Duration::from_millis(30);
+    const NEVER: Duration = Duration::from_secs(600);
+
+    fn connection(head: Duration, idle: Duration) -> (DuplexStream, Paced<DuplexStream>) {
+        let (client, ours) = duplex(1024);
+        (client, Paced::new(ours, Rc::default(), head, idle, false))
+    }
+
+    /// What reading more gives, `None` where it waits for the client.
+    async fn more(paced: &mut Paced<DuplexStream>) -> Option<io::Result<usize>> {
+        timeout(10 * SOON, paced.read(&mut [0; 64])).await.ok()
+    }
+
+    /// A whole request, served before anything more is read.
+    async fn serve(client: &mut DuplexStream, paced: &mut Paced<DuplexStream>) {
+        client.write_all(b"head").await.unwrap();
+        assert_eq!(more(paced).await.unwrap().unwrap(), 4);
+        drop(Busy::new(&paced.busy));
+    }
+
+    #[tokio::test]
+    async fn the_first_head_and_every_further_one_must_come_in_time() {
+        let slow = |read: Option<io::Result<usize>>| {
+            assert_eq!(read.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        };
+        let (_client, mut paced) = connection(SOON, NEVER);
+        slow(more(&mut paced).await);
+        let (mut client, mut paced) = connection(SOON, NEVER);
+        for _ in 0..2 {
+            serve(&mut client, &mut paced).await;
+        }
+        client.write_all(b"he").await.unwrap();
+        assert_eq!(more(&mut paced).await.unwrap().unwrap(), 2);
+        slow(more(&mut paced).await);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_asks_nothing_more_is_idle_and_not_slow() {
+        let (mut client, mut paced) = connection(SOON, NEVER);
+        serve(&mut client, &mut paced).await;
+        assert!(more(&mut paced).await.is_none());
+        let (mut client, mut paced) = connection(NEVER, SOON);
+        serve(&mut client, &mut paced).await;
+        assert_eq!(more(&mut paced).await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_busy_connection_may_be_quiet_and_is_idle_from_its_reply_on() {
+        let (mut client, mut paced) = connection(SOON, SOON);
+        client.write_all(b"head").await.unwrap();
+        assert_eq!(more(&mut paced).await.unwrap().unwrap(), 4);
+        let busy = Busy::new(&paced.busy);
+        assert!(more(&mut paced).await.is_none());
+        drop(busy);
+        assert_eq!(more(&mut paced).await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn frames_between_requests_of_http_2_are_no_slow_head() {
+        let (mut client, mut paced) = connection(SOON, 20 * SOON);
+        paced.framed = true;
+        serve(&mut client, &mut paced).await;
+        client.write_all(b"ping").await.unwrap();
+        assert_eq!(more(&mut paced).await.unwrap().unwrap(), 4);
+        assert!(more(&mut paced).await.is_none());
+        let idle = timeout(100 * SOON, paced.read(&mut [0; 64])).await;
+        assert_eq!(idle.unwrap().unwrap(), 0);
     }
 }

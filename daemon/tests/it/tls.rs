@@ -8,7 +8,7 @@ use rustls::{
 };
 use serde_json::json;
 use std::{
-    io::{BufReader, Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
     sync::Arc,
@@ -206,8 +206,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A request on stream 1 of a connection whose client lets no byte of any body through.
-fn without_window(headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+/// A client's first bytes: its settings, and a request on stream 1.
+fn first(settings: &[u8], headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in headers {
         // A literal without indexing, its name spelled out (RFC 7541 §6.2.2).
@@ -218,14 +218,52 @@ fn without_window(headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
             block.extend(text.as_bytes());
         }
     }
-    let initial_window = [0, 4, 0, 0, 0, 0];
     [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(4, 0, 0, &initial_window),
+        frame(4, 0, 0, settings),
         frame(1, 4, 1, &block),
         frame(0, 1, 1, body),
     ]
     .concat()
+}
+
+/// The same from a client that lets no byte of any body through.
+fn without_window(headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let initial_window = [0, 4, 0, 0, 0, 0];
+    first(&initial_window, headers, body)
+}
+
+#[test]
+fn an_http2_connection_stays_open_between_requests_whatever_frames_come() {
+    let (upstream, token, dir) = (upstream(), new_token(), tempfile::tempdir().unwrap());
+    let authority = authority("server");
+    write(dir.path(), &authority);
+    let bounds = "bounds: { header_timeout: 500ms, idle_timeout: 10m }\n";
+    let gate = Gate::start(&format!(
+        "{}{bounds}",
+        config(&upstream.url(), dir.path(), &token, "")
+    ));
+    let mut stream = connect_with(&gate, &authority, None, &[b"h2"]).unwrap();
+    let head = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", "/healthz"),
+    ];
+    stream.get_mut().write_all(&first(&[], &head, b"")).unwrap();
+    let acknowledged = |number: u8| frame(6, 1, 0, &[number; 8]);
+    for number in 1..=4 {
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        let ping = frame(6, 0, 0, &[number; 8]);
+        stream.get_mut().write_all(&ping).unwrap();
+    }
+    let mut read = Vec::new();
+    while !read.windows(17).any(|part| part == acknowledged(4)) {
+        let more = stream.fill_buf().expect("the connection stands").to_vec();
+        assert!(!more.is_empty(), "the connection was closed: {read:?}");
+        stream.consume(more.len());
+        read.extend(more);
+    }
 }
 
 #[test]
