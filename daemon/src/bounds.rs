@@ -49,7 +49,7 @@ pub struct Bounds {
     pub processes_server: usize,
     /// Wrong tokens that one source address may send in a minute. Beyond: 429 for wrong ones; right ones pass.
     pub failed_tokens_minute: usize,
-    /// From the first byte of a connection (or of a further request) to the end of its head; TLS handshake too.
+    /// From the first byte of a connection (or, in HTTP/1.1, of a further request) to the end of its head; TLS handshake too.
     pub header_timeout: Duration,
     /// From the end of the head to the end of the body.
     pub body_timeout: Duration,

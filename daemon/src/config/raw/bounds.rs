@@ -157,7 +157,7 @@ bounds! {
     /// Wrong tokens that one source address may send in a minute. Beyond: 429 for wrong tokens;
     /// right ones pass.
     failed_tokens_minute: Count = "30", "1"..="1000000";
-    /// From the first byte of a connection (or of a further request) to the end of its head; TLS handshakes too.
+    /// From the first byte of a connection (or, in HTTP/1.1, of a further request) to the end of its head; TLS handshakes too.
     header_timeout: HumanDuration = "10s", "100ms"..="1h";
     /// From the end of the head to the end of the body.
     body_timeout: HumanDuration = "30s", "100ms"..="1h";
