@@ -36,7 +36,7 @@ def script(rig, name, body):
 
 
 class Load:
-    """wrk while it runs."""
+    """wrk while it runs; leaving the block of a `with` ends it."""
 
     def __init__(self, url, lua, connections, seconds, on):
         command = [find("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(lua), url]
@@ -44,6 +44,14 @@ class Load:
                                        stderr=subprocess.STDOUT, text=True, start_new_session=True,
                                        preexec_fn=lambda: os.sched_setaffinity(0, on))
         self._seconds = seconds
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._popen.poll() is None:
+            self._popen.kill()
+            self._popen.wait()
 
     def result(self):
         """Waits; the figures of the whole run."""

@@ -72,8 +72,8 @@ async fn serve(listener: TcpListener, upstream: u16) -> Result<(), Failed> {
 fn run() -> Result<(), Failed> {
     let ports: Vec<u16> = std::env::args()
         .skip(1)
-        .map(|port| port.parse())
-        .collect::<Result<_, _>>()?;
+        .map_while(|port| port.parse().ok())
+        .collect();
     let &[port, upstream] = ports.as_slice() else {
         return Err("usage: forward PORT UPSTREAM_PORT".into());
     };
